@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The process shell shared by all binaries: logs, metrics, readiness and shutdown.
+//!
+//! It knows neither slices nor Kubernetes nor the kernel.
+
+mod admin;
+mod shutdown;
+mod telemetry;
+
+pub use admin::{Health, ReadyGuard, serve_admin};
+pub use shutdown::shutdown_signal;
+pub use telemetry::init as init_telemetry;

@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The pure domain of Slicewire: what a slice is and what follows from it.
+//!
+//! Everything here is a total function over plain values. There is no clock,
+//! no randomness, no environment, no file and no socket: whoever calls brings
+//! those in as arguments, so that the same input always gives the same plan.
+//! Kubernetes, protobuf and netlink types are converted at the border and
+//! never come in.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`name`] | what slices, clusters, projects may be called; every derived name |
+//! | [`prefix`] | address prefixes: parse, overlap, subtract |
+//! | [`violation`] | how faults in input are told, all at once |
+//! | [`selector`] | label selectors as Kubernetes defines them |
+//! | [`onboarding`] | which pods belong to a slice |
+
+pub mod name;
+pub mod onboarding;
+pub mod prefix;
+pub mod selector;
+pub mod violation;

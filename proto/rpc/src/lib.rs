@@ -1,1 +1,12 @@
-//! Placeholder.
+//! gRPC definitions of Slicewire and the code generated from them.
+//!
+//! The `.proto` files below `proto/` are the reference; the generated items carry their comments.
+
+/// `slicewire.gateway.v1`: gateway pods.
+pub mod gateway {
+    /// Version 1.
+    #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("slicewire.gateway.v1");
+    }
+}

@@ -1,0 +1,47 @@
+//! Labels, annotations, finalizers and field managers that mark what is ours.
+
+pub use slicewire_core::onboarding::{
+    EXCLUDE_LABEL, GATEWAY_LABEL, SLICE_LABEL, SYSTEM_NAMESPACE,
+};
+
+/// `app.kubernetes.io/managed-by`, set to the writing component on every object we make.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY`] and field manager of `controller hub`.
+pub const HUB_MANAGER: &str = "slicewire-hub";
+/// Value of [`MANAGED_BY`] and field manager of `controller worker`.
+pub const WORKER_MANAGER: &str = "slicewire-worker";
+/// Field manager of `netop-daemon`.
+pub const DAEMON_MANAGER: &str = "slicewire-netop-daemon";
+/// Field manager of `nsm-injector`.
+pub const INJECTOR_MANAGER: &str = "slicewire-nsm-injector";
+
+/// The project an object on the hub belongs to.
+pub const PROJECT: &str = "slicewire.dev/project";
+/// The cluster an object on the hub belongs to.
+pub const CLUSTER: &str = "slicewire.dev/cluster";
+/// The slice an object of ours belongs to, where [`SLICE_LABEL`] would mean membership.
+pub const OF_SLICE: &str = "slicewire.dev/of-slice";
+/// The node a SliceNode belongs to.
+pub const OF_NODE: &str = "slicewire.dev/of-node";
+/// The lane of a gateway Service.
+pub const LANE: &str = "slicewire.dev/lane";
+
+/// Finalizer of `controller hub`.
+pub const HUB_FINALIZER: &str = "slicewire.dev/hub";
+/// Finalizer of `controller worker`: nodes and gateways are clean before the object goes.
+pub const WORKER_FINALIZER: &str = "slicewire.dev/worker";
+/// Finalizer of `netop-daemon` on SliceNodes: the slice router is gone before the object goes.
+pub const NODE_FINALIZER: &str = "slicewire.dev/node";
+
+/// The network-status annotation of the Network Plumbing Working Group's multi-network
+/// specification: a JSON list, one entry a NIC. Entries of others are kept.
+pub const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+
+/// UDP port a gateway pod listens on for WireGuard.
+pub const WIREGUARD_PORT: u16 = 51820;
+/// TCP port of the router-sidecar's gRPC stream in a gateway pod.
+pub const ROUTES_PORT: u16 = 5580;
+/// UDP port of the tunnel probes between gateways, inside the tunnels.
+pub const PROBE_PORT: u16 = 5581;
+/// UDP port of the slices' VXLANs between the nodes of a cluster; not 4789 or 8472, which CNIs use.
+pub const VXLAN_PORT: u16 = 5789;

@@ -1,0 +1,227 @@
+//! Names: what users may call things, and every name derived from them.
+//!
+//! Derived names (namespaces, devices, objects) are made here and nowhere else,
+//! so that two places can never spell the same thing differently.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::violation::Violation;
+
+/// Longest slice name, in bytes: its gateway StatefulSet's pods carry it together
+/// with a revision hash in a 63-byte label.
+pub const MAX_SLICE_NAME: usize = 40;
+/// Longest cluster name, in bytes; see [`cluster_namespace`].
+pub const MAX_CLUSTER_NAME: usize = 30;
+/// Longest project name, in bytes; see [`cluster_namespace`].
+pub const MAX_PROJECT_NAME: usize = 20;
+
+/// Checks a name against RFC 1123 label rules, a length, and the ban on `--`,
+/// which separates the parts of derived names.
+pub fn check(field: &str, value: &str, max: usize) -> Vec<Violation> {
+    let mut faults = Vec::new();
+    if value.is_empty() || value.len() > max {
+        faults.push(Violation::new(
+            field,
+            value,
+            "NameLength",
+            format!("is {} bytes long; 1 to {max} are accepted", value.len()),
+        ));
+    }
+    let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = value.as_bytes();
+    let ends_well =
+        bytes.first().is_none_or(|b| lower(*b)) && bytes.last().is_none_or(|b| lower(*b));
+    if !ends_well || !bytes.iter().all(|b| lower(*b) || *b == b'-') {
+        faults.push(Violation::new(
+            field,
+            value,
+            "NameCharacters",
+            "must be an RFC 1123 label: lower-case letters, digits and '-', beginning and ending with a letter or digit",
+        ));
+    }
+    if value.contains("--") {
+        faults.push(Violation::new(
+            field,
+            value,
+            "NameSeparator",
+            "must not contain '--', which separates the parts of derived names",
+        ));
+    }
+    faults
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Parses a name.
+            ///
+            /// # Errors
+            /// Every rule the value breaks; the field is left for the caller to fill in.
+            pub fn parse(value: &str) -> Result<Self, Vec<Violation>> {
+                let faults = check("", value, $max);
+                if faults.is_empty() { Ok(Self(value.to_owned())) } else { Err(faults) }
+            }
+
+            /// The name as written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(value: String) -> Result<Self, String> {
+                Self::parse(&value).map_err(|faults| crate::violation::summary(&faults))
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A slice's name, unique in its project.
+    SliceName,
+    MAX_SLICE_NAME
+);
+name_type!(
+    /// A cluster's name, unique in its project.
+    ClusterName,
+    MAX_CLUSTER_NAME
+);
+name_type!(
+    /// A project's name, unique on its hub.
+    ProjectName,
+    MAX_PROJECT_NAME
+);
+
+/// A gateway replica's number: replica `i` of every cluster forms lane `i`.
+pub type Lane = u8;
+
+/// Most lanes a slice can have; the size of each cluster's gateway prefix follows from it.
+pub const MAX_LANES: Lane = 8;
+
+/// The hub namespace that holds a project's Clusters and SliceConfigs.
+pub fn project_namespace(project: &ProjectName) -> String {
+    format!("slicewire-{project}")
+}
+
+/// The hub namespace of one cluster: the only one its credential opens.
+pub fn cluster_namespace(project: &ProjectName, cluster: &ClusterName) -> String {
+    format!("slicewire-{project}--{cluster}")
+}
+
+/// The network namespace of a slice's router on a node, below `/run/netns`.
+pub fn router_netns(slice: &SliceName) -> String {
+    format!("sw-{slice}")
+}
+
+/// The StatefulSet (and headless Service) of a slice's gateways in a worker.
+pub fn gateway_workload(slice: &SliceName) -> String {
+    format!("sw-gw-{slice}")
+}
+
+/// The NodePort Service of one gateway lane in a worker.
+pub fn gateway_service(slice: &SliceName, lane: Lane) -> String {
+    format!("sw-gw-{slice}-{lane}")
+}
+
+/// The Secret with the private keys of a slice's gateways in a worker: one entry a lane.
+pub fn gateway_key_secret(slice: &SliceName) -> String {
+    format!("sw-gw-{slice}-keys")
+}
+
+/// The SliceNode object of a slice on a node. Slice names hold no dot, so this is unambiguous.
+pub fn slice_node(slice: &SliceName, node: &str) -> String {
+    format!("{slice}.{node}")
+}
+
+/// Name of the VXLAN device inside a slice router.
+pub const VXLAN_DEVICE: &str = "swvx";
+
+/// Name of the WireGuard device in a gateway pod.
+pub const GATEWAY_DEVICE: &str = "swwg0";
+
+/// Name of the `index`-th slice NIC in a pod: `slice0`, `slice1` …
+pub fn pod_nic(index: usize) -> String {
+    format!("slice{index}")
+}
+
+/// Host-side (slice router side) device of a pod's NIC: `swp` and 12 hex digits of a hash over
+/// the pod's UID and slice, within the kernel's 15 bytes.
+pub fn router_port(slice: &SliceName, pod_uid: &str) -> String {
+    format!("swp{:012x}", fnv1a(&[slice.as_str(), pod_uid]) & 0xffff_ffff_ffff)
+}
+
+/// A node's MAC address on a slice's VXLAN: locally administered, derived from the node's name so
+/// that nobody has to learn it.
+pub fn vxlan_mac(slice: &SliceName, node: &str) -> [u8; 6] {
+    let h = fnv1a(&[slice.as_str(), node]).to_be_bytes();
+    [0x02, h[3], h[4], h[5], h[6], h[7]]
+}
+
+/// 64-bit FNV-1a (Fowler, Noll, Vo) over the parts, with a separator between them.
+fn fnv1a(parts: &[&str]) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for part in parts {
+        for byte in part.bytes().chain([0u8]) {
+            hash ^= u64::from(byte);
+            hash = hash.wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_name_is_told_every_rule_it_breaks() {
+        let long = format!("-A--{}", "x".repeat(50));
+        let reasons: Vec<_> = check("metadata.name", &long, MAX_SLICE_NAME)
+            .into_iter()
+            .map(|v| v.reason)
+            .collect();
+        assert_eq!(reasons, ["NameLength", "NameCharacters", "NameSeparator"]);
+    }
+
+    #[test]
+    fn the_longest_names_fit_a_namespace() {
+        let project = ProjectName::parse(&"p".repeat(MAX_PROJECT_NAME)).unwrap();
+        let cluster = ClusterName::parse(&"c".repeat(MAX_CLUSTER_NAME)).unwrap();
+        assert!(cluster_namespace(&project, &cluster).len() <= 63);
+    }
+
+    #[test]
+    fn projects_and_clusters_cannot_be_confused() {
+        let ns = |p: &str, c: &str| {
+            cluster_namespace(&ProjectName::parse(p).unwrap(), &ClusterName::parse(c).unwrap())
+        };
+        assert_ne!(ns("a", "b-c"), ns("a-b", "c"));
+    }
+
+    #[test]
+    fn device_names_fit_the_kernel() {
+        let slice = SliceName::parse(&"s".repeat(MAX_SLICE_NAME)).unwrap();
+        assert!(router_port(&slice, "0b1e4f5a-0000-4000-8000-000000000000").len() <= 15);
+        assert_eq!(vxlan_mac(&slice, "node-1")[0] & 0x03, 0x02);
+    }
+}
