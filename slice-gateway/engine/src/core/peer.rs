@@ -1,0 +1,234 @@
+//! One peer: its tunnel, where it is, and what it did.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use boringtun::noise::errors::WireGuardError;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Tunn, TunnResult};
+
+use crate::config::PeerConfig;
+use crate::counters::{Drop, Traffic};
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// Bytes a message adds to the packet in it.
+pub const OVERHEAD: usize = 32;
+/// Bytes every buffer for a message or packet must have at least: a handshake initiation.
+pub const MIN_BUFFER: usize = 148;
+
+/// When a configured endpoint replaces the address a peer was last heard from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoints {
+    /// Whenever there is one in the configuration.
+    Always,
+    /// When it is another one than the configuration had before.
+    WhenChanged,
+}
+
+/// What became of an authenticated message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// A packet of this many bytes is in the buffer.
+    Packet(usize),
+    /// A message of this many bytes is in the buffer and wants to be sent.
+    Reply(usize),
+    /// Nothing to pass on.
+    Nothing,
+}
+
+/// A peer. All methods may be called from several threads.
+pub struct Peer {
+    public_key: PublicKey,
+    preshared_key: Option<PresharedKey>,
+    state: Mutex<State>,
+    traffic: Traffic,
+}
+
+struct State {
+    tunn: Tunn,
+    endpoint: Option<SocketAddr>,
+    /// What the configuration said last, so that saying it again does not undo roaming.
+    configured: Option<SocketAddr>,
+    keepalive: Option<Duration>,
+    last_traffic: Option<Instant>,
+    last_handshake: Option<Instant>,
+}
+
+impl Peer {
+    pub(super) fn new(
+        config: &PeerConfig,
+        key: &PrivateKey,
+        index: u32,
+        limiter: Arc<RateLimiter>,
+    ) -> Self {
+        let tunn = Tunn::new(
+            key.secret(),
+            (*config.public_key.as_bytes()).into(),
+            config.preshared_key.as_ref().map(|k| *k.expose()),
+            None,
+            index,
+            Some(limiter),
+        );
+        Self {
+            public_key: config.public_key,
+            preshared_key: config.preshared_key.clone(),
+            state: Mutex::new(State {
+                tunn,
+                endpoint: config.endpoint,
+                configured: config.endpoint,
+                keepalive: config.keepalive,
+                last_traffic: None,
+                last_handshake: None,
+            }),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Takes over what may change without a new session; false if a new session is needed.
+    pub(super) fn adopt(&self, config: &PeerConfig, endpoints: Endpoints) -> bool {
+        if self.preshared_key != config.preshared_key {
+            return false;
+        }
+        let mut state = self.lock();
+        let changed = endpoints == Endpoints::Always || state.configured != config.endpoint;
+        if config.endpoint.is_some() && changed {
+            state.endpoint = config.endpoint;
+        }
+        state.configured = config.endpoint;
+        if state.keepalive != config.keepalive {
+            state.keepalive = config.keepalive;
+            state.last_traffic = None;
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key that names the peer.
+    pub fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
+    /// What the peer sent and was sent.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Where the peer is, as far as known.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        self.lock().endpoint
+    }
+
+    /// When the last handshake was completed.
+    pub fn last_handshake(&self) -> Option<Instant> {
+        self.lock().last_handshake
+    }
+
+    /// Makes the message for `packet` in `out`, which has room for it and [`OVERHEAD`], at least
+    /// [`MIN_BUFFER`]. Returns where it goes and its length: that of a handshake if there is no
+    /// session yet (the packet is then kept), 0 if one is on its way already.
+    pub fn seal(
+        &self,
+        packet: &[u8],
+        out: &mut [u8],
+        now: Instant,
+    ) -> Result<(SocketAddr, usize), Drop> {
+        let mut state = self.lock();
+        let to = state.endpoint.ok_or(Drop::NoEndpoint)?;
+        let len = state.sealed(packet, out);
+        if len > 0 {
+            state.last_traffic = Some(now);
+            self.traffic.sent(len, 1);
+        }
+        Ok((to, len))
+    }
+
+    /// Opens a message of this peer into `out`, which has room for all of the message, at least
+    /// [`MIN_BUFFER`].
+    pub(super) fn open(
+        &self,
+        from: SocketAddr,
+        message: &[u8],
+        out: &mut [u8],
+        now: Instant,
+    ) -> Result<Opened, Drop> {
+        let mut state = self.lock();
+        let opened = match state.tunn.decapsulate(Some(from.ip()), message, out) {
+            TunnResult::WriteToTunnelV4(packet, _) => Opened::Packet(packet.len()),
+            TunnResult::WriteToTunnelV6(packet, _) => Opened::Packet(packet.len()),
+            TunnResult::WriteToNetwork(reply) => Opened::Reply(reply.len()),
+            TunnResult::Done => Opened::Nothing,
+            TunnResult::Err(error) => return Err(drop_reason(&error)),
+        };
+        // A cookie reply proves nothing about who sent it.
+        if message.first() != Some(&3) {
+            if state.endpoint != Some(from) {
+                state.endpoint = Some(from);
+            }
+            state.last_traffic = Some(now);
+            self.traffic.received(message.len(), 1);
+        }
+        if let Opened::Reply(len) = opened {
+            state.last_handshake = Some(now);
+            self.traffic.handshake();
+            self.traffic.sent(len, 1);
+        }
+        Ok(opened)
+    }
+
+    /// The next message for a packet that waited for a session, in `out` (65,568 bytes).
+    pub fn next_queued(&self, out: &mut [u8]) -> Option<(SocketAddr, usize)> {
+        let mut state = self.lock();
+        let to = state.endpoint?;
+        match state.tunn.decapsulate(None, &[], out) {
+            TunnResult::WriteToNetwork(message) => {
+                self.traffic.sent(message.len(), 1);
+                Some((to, message.len()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets time pass; returns a message that has become due, in `out` ([`MIN_BUFFER`] bytes).
+    pub(super) fn tick(&self, out: &mut [u8], now: Instant) -> Option<(SocketAddr, usize)> {
+        let mut state = self.lock();
+        let due = match state.tunn.update_timers(out) {
+            TunnResult::WriteToNetwork(message) => message.len(),
+            _ => 0,
+        };
+        let to = state.endpoint?;
+        let quiet = state.keepalive.is_some_and(|interval| {
+            state.last_traffic.is_none_or(|at| now.duration_since(at) >= interval)
+        });
+        let len = if due == 0 && quiet { state.sealed(&[], out) } else { due };
+        if due > 0 || quiet {
+            state.last_traffic = Some(now);
+        }
+        if len > 0 {
+            self.traffic.sent(len, 1);
+        }
+        (len > 0).then_some((to, len))
+    }
+}
+
+impl State {
+    fn sealed(&mut self, packet: &[u8], out: &mut [u8]) -> usize {
+        match self.tunn.encapsulate(packet, out) {
+            TunnResult::WriteToNetwork(message) => message.len(),
+            _ => 0,
+        }
+    }
+}
+
+fn drop_reason(error: &WireGuardError) -> Drop {
+    match error {
+        WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => Drop::Replayed,
+        WireGuardError::WrongIndex | WireGuardError::NoCurrentSession => Drop::UnknownIndex,
+        WireGuardError::InvalidPacket => Drop::MalformedContent,
+        WireGuardError::UnderLoad => Drop::RateLimited,
+        _ => Drop::Unauthenticated,
+    }
+}

@@ -1,0 +1,120 @@
+//! What a device knows at one moment. Replaced as a whole, so that readers never wait.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::x25519;
+
+use super::allowed_ips::AllowedIps;
+use super::peer::{Endpoints, Peer};
+use crate::config::Config;
+use crate::key::{PrivateKey, PublicKey};
+
+/// Handshake messages a second before cookies are asked for.
+const HANDSHAKES_PER_SECOND: u64 = 100;
+
+/// The device's own key and what follows from it.
+pub(super) struct Identity {
+    pub(super) private: PrivateKey,
+    pub(super) secret: x25519::StaticSecret,
+    pub(super) public: x25519::PublicKey,
+    /// Checks mac1 and mac2 of everything that comes in, for all peers together.
+    pub(super) limiter: RateLimiter,
+    /// Handed to the peers, which check again: never under load.
+    pub(super) passed: Arc<RateLimiter>,
+}
+
+impl Identity {
+    fn new(private: PrivateKey) -> Self {
+        let secret = private.secret();
+        let public = x25519::PublicKey::from(&secret);
+        let limiter = RateLimiter::new(&public, HANDSHAKES_PER_SECOND);
+        let passed = Arc::new(RateLimiter::new(&public, u64::MAX));
+        Self { private, secret, public, limiter, passed }
+    }
+}
+
+/// Keys, peers and prefixes.
+#[derive(Clone, Default)]
+pub struct Tables {
+    pub(super) identity: Option<Arc<Identity>>,
+    /// By the upper 24 bits of the index in messages.
+    pub(super) peers: Vec<Option<Arc<Peer>>>,
+    by_key: BTreeMap<PublicKey, u32>,
+    allowed: AllowedIps,
+}
+
+impl Tables {
+    /// The tables for `config`, with the peers that stay what they are taken over.
+    pub(super) fn next(&self, config: &Config, endpoints: Endpoints) -> Self {
+        let identity = self.next_identity(config.private_key.as_ref());
+        let mut next = Self { peers: vec![None; self.peers.len()], identity, ..Self::default() };
+        let Some(identity) = next.identity.clone() else { return next };
+        let same = self.identity.as_ref().is_some_and(|old| Arc::ptr_eq(old, &identity));
+        let own = identity.private.public();
+        let mut fresh = Vec::new();
+        for peer in config.peers.iter().filter(|p| p.public_key != own) {
+            let index = self.by_key.get(&peer.public_key).copied().filter(|_| same);
+            match index.and_then(|i| self.peers[i as usize].as_ref().map(|old| (i, old))) {
+                Some((i, old)) if old.adopt(peer, endpoints) => {
+                    next.peers[i as usize] = Some(old.clone());
+                    next.by_key.insert(peer.public_key, i);
+                }
+                _ => fresh.push(peer),
+            }
+        }
+        for peer in fresh {
+            let index = next.free_index();
+            let made = Peer::new(peer, &identity.private, index, identity.passed.clone());
+            next.peers[index as usize] = Some(Arc::new(made));
+            next.by_key.insert(peer.public_key, index);
+        }
+        for peer in &config.peers {
+            if let Some(&index) = next.by_key.get(&peer.public_key) {
+                peer.allowed_ips.iter().for_each(|net| next.allowed.insert(*net, index));
+            }
+        }
+        next
+    }
+
+    fn next_identity(&self, key: Option<&PrivateKey>) -> Option<Arc<Identity>> {
+        let key = key?;
+        match &self.identity {
+            Some(old) if old.private == *key => Some(old.clone()),
+            _ => Some(Arc::new(Identity::new(key.clone()))),
+        }
+    }
+
+    fn free_index(&mut self) -> u32 {
+        let free = self.peers.iter().position(Option::is_none);
+        free.unwrap_or_else(|| {
+            self.peers.push(None);
+            self.peers.len() - 1
+        }) as u32
+    }
+
+    /// The peer that packets to `destination` go to.
+    pub fn route(&self, destination: IpAddr) -> Option<&Arc<Peer>> {
+        self.peer(self.allowed.find(destination)?)
+    }
+
+    /// True if `peer` may send from `source`.
+    pub(super) fn may_send_from(&self, index: u32, source: IpAddr) -> bool {
+        self.allowed.find(source) == Some(index)
+    }
+
+    pub(super) fn peer(&self, index: u32) -> Option<&Arc<Peer>> {
+        self.peers.get(index as usize)?.as_ref()
+    }
+
+    pub(super) fn index_of(&self, key: &PublicKey) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
+    /// All peers, by key.
+    pub fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.by_key.values().filter_map(|index| self.peer(*index))
+    }
+}

@@ -1,0 +1,8 @@
+//! Packets as plain bytes: headers, checksums, cutting and joining. No IO.
+
+pub mod checksum;
+pub mod coalesce;
+mod flow;
+pub mod ip;
+pub mod split;
+pub mod vnet;
