@@ -70,7 +70,8 @@ pub fn rules(
     let mut rules = Vec::new();
     let mut faults = Vec::new();
     for (i, rule) in from.iter().enumerate() {
-        if cluster.is_some_and(|c| !rule.clusters.is_empty() && !rule.clusters.iter().any(|x| x == c))
+        if cluster
+            .is_some_and(|c| !rule.clusters.is_empty() && !rule.clusters.iter().any(|x| x == c))
         {
             continue;
         }

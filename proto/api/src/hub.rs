@@ -343,8 +343,16 @@ impl From<slicewire_core::violation::Violation> for Fault {
     category = "slicewire",
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.pools"),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.attachedPods"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
     doc = "What a cluster is told about a slice. Written by the hub controller; the worker reports in the status."
 )]
 #[serde(rename_all = "camelCase")]
@@ -436,7 +444,11 @@ pub struct AttachFailure {
     category = "slicewire",
     printcolumn(name = "Lanes", type_ = "integer", json_path = ".status.readyLanes"),
     printcolumn(name = "Tunnels", type_ = "string", json_path = ".status.tunnels"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
     doc = "What a cluster's gateways of a slice are told, and what they report. Written by the hub controller; the worker reports in the status."
 )]
 #[serde(rename_all = "camelCase")]

@@ -1,8 +1,6 @@
 //! Labels, annotations, finalizers and field managers that mark what is ours.
 
-pub use slicewire_core::onboarding::{
-    EXCLUDE_LABEL, GATEWAY_LABEL, SLICE_LABEL, SYSTEM_NAMESPACE,
-};
+pub use slicewire_core::onboarding::{EXCLUDE_LABEL, GATEWAY_LABEL, SLICE_LABEL, SYSTEM_NAMESPACE};
 
 /// `app.kubernetes.io/managed-by`, set to the writing component on every object we make.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

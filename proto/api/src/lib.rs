@@ -11,9 +11,9 @@
 
 pub mod condition;
 pub mod convert;
-mod hub;
+pub mod hub;
 pub mod labels;
-mod worker;
+pub mod worker;
 
 pub use hub::*;
 pub use worker::*;
@@ -24,7 +24,10 @@ pub const GROUP: &str = "slicewire.dev";
 pub const VERSION: &str = "v1alpha1";
 
 /// Every CustomResourceDefinition, with the cluster role it belongs to (`hub` or `worker`).
-pub fn crds() -> Vec<(&'static str, k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition)> {
+pub fn crds() -> Vec<(
+    &'static str,
+    k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+)> {
     use kube::CustomResourceExt;
     vec![
         ("hub", Project::crd()),

@@ -20,8 +20,16 @@ use crate::{AttachFailure, GatewayLane, NamespaceRule, RemoteCluster, WorkerGate
     printcolumn(name = "Prefixes", type_ = "string", json_path = ".spec.prefixes"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.attachedPods"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
     doc = "A slice in this cluster. Written by the worker controller from what the hub says; do not edit."
 )]
 #[serde(rename_all = "camelCase")]
@@ -86,7 +94,11 @@ pub struct SliceStatus {
     category = "slicewire",
     printcolumn(name = "Lanes", type_ = "integer", json_path = ".status.readyLanes"),
     printcolumn(name = "Tunnels", type_ = "string", json_path = ".status.tunnels"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
     doc = "The gateways of a slice in this cluster. Written by the worker controller; gateways read their lane."
 )]
 #[serde(rename_all = "camelCase")]
@@ -119,7 +131,11 @@ pub struct SliceGatewaySpec {
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
     printcolumn(name = "Blocks", type_ = "string", json_path = ".spec.blocks"),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.attachedPods"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
     doc = "A slice on one node: its address blocks, and the pods attached there."
 )]
 #[serde(rename_all = "camelCase")]
