@@ -13,9 +13,15 @@
 //! | [`violation`] | how faults in input are told, all at once |
 //! | [`selector`] | label selectors as Kubernetes defines them |
 //! | [`onboarding`] | which pods belong to a slice |
+//! | [`admission`] | which new pods wait for their NIC |
+//! | [`health`] | whether a tunnel works, and how well |
+//! | [`probe`] | when which probe is sent, and what is in it |
 
+pub mod admission;
+pub mod health;
 pub mod name;
 pub mod onboarding;
 pub mod prefix;
+pub mod probe;
 pub mod selector;
 pub mod violation;
