@@ -14,14 +14,20 @@
 //! | [`selector`] | label selectors as Kubernetes defines them |
 //! | [`onboarding`] | which pods belong to a slice |
 //! | [`admission`] | which new pods wait for their NIC |
+//! | [`node_addresses`] | which address a pod gets out of its node's blocks |
+//! | [`attach`] | which slice NICs a pod has |
+//! | [`routes`] | where a slice router sends packets |
 //! | [`health`] | whether a tunnel works, and how well |
 //! | [`probe`] | when which probe is sent, and what is in it |
 
 pub mod admission;
+pub mod attach;
 pub mod health;
 pub mod name;
+pub mod node_addresses;
 pub mod onboarding;
 pub mod prefix;
 pub mod probe;
+pub mod routes;
 pub mod selector;
 pub mod violation;
