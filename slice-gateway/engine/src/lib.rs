@@ -11,6 +11,7 @@
 pub mod config;
 pub mod core;
 pub mod counters;
+pub mod file;
 #[allow(unsafe_code, reason = "the one module with system calls; each use says why it is sound")]
 mod io;
 pub mod key;
