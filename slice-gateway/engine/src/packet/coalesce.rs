@@ -42,8 +42,15 @@ struct Slot {
 
 impl Slot {
     fn new() -> Self {
-        let first =
-            Candidate { tcp: false, ip_len: 0, headers: 0, payload: 0, seq: 0, push: false };
+        let first = Candidate {
+            tcp: false,
+            ip_len: 0,
+            headers: 0,
+            payload: 0,
+            seq: 0,
+            push: false,
+            id: None,
+        };
         Self {
             buf: vec![0; BUFFER].into_boxed_slice(),
             hdr: [0; MAX_HEADERS],
@@ -77,6 +84,7 @@ impl Slot {
             && c.payload <= self.first.payload
             && self.end + c.payload <= MAX_LEN
             && (!c.tcp || c.seq == self.next_seq)
+            && c.id == self.first.id.map(|id| id.wrapping_add(self.count as u16))
             && flow::same_tuple(&self.hdr[..c.headers], packet)
             && flow::same_headers(&self.hdr[..c.headers], packet, c)
     }

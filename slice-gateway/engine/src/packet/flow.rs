@@ -22,6 +22,8 @@ pub(super) struct Candidate {
     pub(super) payload: usize,
     pub(super) seq: u32,
     pub(super) push: bool,
+    /// The IPv4 identification, where it means something: the packet may be fragmented.
+    pub(super) id: Option<u16>,
 }
 
 /// Which kinds of super-packet the device takes.
@@ -43,6 +45,7 @@ pub(super) fn candidate(packet: &[u8], joins: Joins) -> Option<Candidate> {
         _ => return None,
     };
     let rest = &packet[ip_len..];
+    let id = (ip_len == 20 && packet[6] & 0x40 == 0).then(|| ip::u16_at(packet, 4));
     match protocol {
         TCP if joins.tcp && rest.len() > 20 => {
             let headers = ip_len + usize::from(rest[12] >> 4) * 4;
@@ -54,6 +57,7 @@ pub(super) fn candidate(packet: &[u8], joins: Joins) -> Option<Candidate> {
                 payload: packet.len() - headers,
                 seq: ip::u32_at(rest, 4),
                 push: rest[13] & PSH != 0,
+                id,
             })
         }
         UDP if joins.udp && rest.len() > 8 => {
@@ -66,6 +70,7 @@ pub(super) fn candidate(packet: &[u8], joins: Joins) -> Option<Candidate> {
                 payload: rest.len() - 8,
                 seq: 0,
                 push: false,
+                id,
             })
         }
         _ => None,
