@@ -1,1 +1,37 @@
-//! Placeholder.
+//! The kernel's network, as narrow ports: the only crate that speaks netlink, nftables,
+//! WireGuard, sysctl and network namespaces. It carries out and reports; it decides nothing.
+//!
+//! * [`Network`] opens, makes and removes network namespaces; [`Namespace`] observes one and
+//!   applies a list of [`Op`]s to it. Planners compare [`State`]s and return operations as plain
+//!   data; only the two traits do anything.
+//! * [`Kernel`] is the real one.
+//! * An object that is already there on adding, or already gone on deleting, is success.
+//! * Lists of routes and rules hold only ours ([`PROTOCOL`]), lists of neighbours only permanent
+//!   ones, so that nobody else's can end up in a plan.
+
+mod error;
+mod model;
+mod netlink;
+mod netns;
+mod op;
+mod port;
+mod real;
+mod sysctl;
+mod wireguard;
+
+pub use error::{Error, Errors};
+pub use model::{
+    Address, Fdb, Hop, Link, LinkKind, Mac, Neighbour, NextHops, Route, Rule, State, Vxlan,
+};
+pub use netns::NsId;
+pub use op::{LinkChange, LinkEnd, Op};
+pub use port::{Namespace, Network, Ns, OnError};
+pub use real::Kernel;
+pub use wireguard::{
+    WireguardDevice, WireguardKey, WireguardPeer, WireguardPeerState, WireguardUpdate,
+};
+
+/// The routing protocol number on every route and rule we make; see `ip route … proto 83`.
+pub const PROTOCOL: u8 = 83;
+/// Number of the kernel's main routing table.
+pub const MAIN_TABLE: u32 = 254;

@@ -1,0 +1,484 @@
+//! The running kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use nix::errno::Errno;
+use slicewire_core::prefix::Family;
+use tokio::sync::OnceCell;
+
+use crate::error::{Error, Errors, os_error};
+use crate::model::{Address, Fdb, Link, LinkKind, Neighbour, Route, Rule, State};
+use crate::netlink::{self, Dump, Names, Socket};
+use crate::netns::{self, NsId};
+use crate::op::{LinkEnd, Op};
+use crate::port::{Namespace, Network, Ns, OnError};
+use crate::sysctl;
+use crate::wireguard::{self, WireguardDevice, WireguardUpdate};
+
+/// The network of the kernel we run on. Each handle it opens has one netlink socket of its own.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    wireguard: OnceCell<bool>,
+}
+
+impl Kernel {
+    /// The running kernel.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Network for Kernel {
+    async fn open(&self, id: &NsId) -> Result<Ns, Error> {
+        let wanted = id.clone();
+        let opened = blocking(move || RealNs::open(wanted)).await;
+        opened
+            .map(|ns| Arc::new(ns) as Ns)
+            .map_err(|error| Error::new("open", "network namespace", id, error))
+    }
+
+    async fn create(&self, name: &str) -> Result<Ns, Error> {
+        let id = NsId::named(name);
+        let (wanted, name) = (id.clone(), name.to_owned());
+        let made = blocking(move || {
+            let made = netns::create(&name)?;
+            let ns = RealNs::open(wanted)?;
+            if made {
+                let change = crate::op::LinkChange::up(true);
+                ns.visit().carry_out(&Op::SetLink { dev: "lo".to_owned(), change })?;
+            }
+            Ok(ns)
+        });
+        made.await
+            .map(|ns| Arc::new(ns) as Ns)
+            .map_err(|error| Error::new("create", "network namespace", &id, error))
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Error> {
+        let wanted = name.to_owned();
+        let deleted = blocking(move || netns::delete(&wanted)).await;
+        deleted
+            .map(|_| ())
+            .map_err(|error| Error::new("delete", "network namespace", NsId::named(name), error))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<BTreeSet<String>, Error> {
+        let wanted = prefix.to_owned();
+        let listed = blocking(move || netns::list(&wanted)).await;
+        listed.map_err(|error| {
+            Error::new("list", "network namespaces", NsId::named(&format!("{prefix}*")), error)
+        })
+    }
+
+    async fn wireguard_available(&self) -> bool {
+        *self.wireguard.get_or_init(|| async { blocking(try_wireguard).await.is_ok() }).await
+    }
+}
+
+/// Makes and removes a WireGuard device in the current namespace; there is no other way to know
+/// without privileges over modules.
+fn try_wireguard() -> io::Result<()> {
+    let ns = RealNs::open(NsId::Current)?;
+    let name = format!("swtry{}", std::process::id());
+    ns.visit().carry_out(&Op::AddWireguard { end: LinkEnd::new(&name) })?;
+    ns.visit().carry_out(&Op::DeleteLink { dev: name })
+}
+
+/// Runs what may block (the kernel's network lock is held for long by others, at times) away
+/// from the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("the runtime is shutting down")))
+}
+
+#[derive(Debug)]
+struct RealNs {
+    id: NsId,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Unset for the current namespace, where nobody has to move to.
+    file: Option<File>,
+    socket: Mutex<Socket>,
+}
+
+impl RealNs {
+    fn open(id: NsId) -> io::Result<Self> {
+        let (file, socket) = match &id {
+            NsId::Current => (None, Socket::open()?),
+            NsId::Path(_) => {
+                let file = id.open()?;
+                let socket = netns::run_in(&file, Socket::open)?;
+                (Some(file), socket)
+            }
+        };
+        Ok(Self { id, inner: Arc::new(Inner { file, socket: Mutex::new(socket) }) })
+    }
+
+    fn visit(&self) -> Visit<'_> {
+        self.inner.visit()
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        work: impl FnOnce(&Inner) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let inner = self.inner.clone();
+        let answer = blocking(move || work(&inner)).await;
+        answer.map_err(|error| Error::new(operation, object, &self.id, error))
+    }
+
+    async fn list<T: Send + 'static>(
+        &self,
+        object: &str,
+        list: impl FnOnce(&mut Visit<'_>) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.ask("list", object, move |inner| list(&mut inner.visit())).await
+    }
+}
+
+impl Inner {
+    fn visit(&self) -> Visit<'_> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        Visit { inner: self, socket, indexes: BTreeMap::new() }
+    }
+
+    /// Runs something with the calling thread in the namespace.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        match &self.file {
+            None => work(),
+            Some(file) => netns::run_in(file, work),
+        }
+    }
+}
+
+#[async_trait]
+impl Namespace for RealNs {
+    fn id(&self) -> &NsId {
+        &self.id
+    }
+
+    async fn execute(&self, ops: Vec<Op>, on_error: OnError) -> Result<(), Errors> {
+        let (inner, id) = (self.inner.clone(), self.id.clone());
+        let done = blocking(move || Ok(inner.visit().carry_out_all(&id, &ops, on_error))).await;
+        let errors = done.map_err(|error| Error::new("change", "it", &self.id, error))?;
+        if errors.is_empty() { Ok(()) } else { Err(Errors(errors)) }
+    }
+
+    async fn observe(&self) -> Result<State, Error> {
+        self.list("everything", |visit| visit.observe()).await
+    }
+
+    async fn links(&self) -> Result<BTreeSet<Link>, Error> {
+        self.list("links", |visit| visit.links()).await
+    }
+
+    async fn addresses(&self) -> Result<BTreeSet<Address>, Error> {
+        self.list("addresses", |visit| {
+            let names = visit.names()?;
+            visit.addresses(&names)
+        })
+        .await
+    }
+
+    async fn routes(&self) -> Result<BTreeSet<Route>, Error> {
+        self.list("routes", |visit| {
+            let names = visit.names()?;
+            visit.routes(&names)
+        })
+        .await
+    }
+
+    async fn rules(&self) -> Result<BTreeSet<Rule>, Error> {
+        self.list("rules", |visit| visit.rules()).await
+    }
+
+    async fn neighbours(&self) -> Result<BTreeSet<Neighbour>, Error> {
+        self.list("neighbours", |visit| {
+            let names = visit.names()?;
+            visit.neighbours(&names)
+        })
+        .await
+    }
+
+    async fn fdb(&self) -> Result<BTreeSet<Fdb>, Error> {
+        self.list("forwarding entries", |visit| {
+            let names = visit.names()?;
+            visit.fdb(&names)
+        })
+        .await
+    }
+
+    async fn sysctl(&self, key: &str) -> Result<String, Error> {
+        let wanted = key.to_owned();
+        self.ask("read sysctl", key, move |inner| inner.inside(|| sysctl::read(&wanted))).await
+    }
+
+    async fn wireguard(&self, dev: &str) -> Result<WireguardDevice, Error> {
+        let wanted = dev.to_owned();
+        self.ask("read wireguard", dev, move |inner| {
+            inner.visit().index(&wanted)?;
+            inner.inside(|| wireguard::get(&wanted))
+        })
+        .await
+    }
+
+    async fn set_wireguard(&self, dev: &str, update: WireguardUpdate) -> Result<(), Error> {
+        let wanted = dev.to_owned();
+        self.ask("change wireguard", dev, move |inner| {
+            inner.visit().index(&wanted)?;
+            inner.inside(|| wireguard::set(&wanted, update))
+        })
+        .await
+    }
+}
+
+/// Exclusive use of a namespace's socket for one list of operations.
+struct Visit<'a> {
+    inner: &'a Inner,
+    socket: std::sync::MutexGuard<'a, Socket>,
+    indexes: BTreeMap<String, u32>,
+}
+
+impl Visit<'_> {
+    fn carry_out_all(&mut self, id: &NsId, ops: &[Op], on_error: OnError) -> Vec<Error> {
+        let mut errors = Vec::new();
+        let mut rest = ops;
+        while let Some((op, others)) = rest.split_first() {
+            let sysctls = rest.iter().take_while(|op| matches!(op, Op::SetSysctl { .. })).count();
+            if sysctls > 0 {
+                let (now, later) = rest.split_at(sysctls);
+                errors.extend(self.write_sysctls(id, now));
+                rest = later;
+            } else {
+                let done = self.carry_out(op);
+                errors.extend(done.err().map(|e| Error::new(op.operation(), op.object(), id, e)));
+                rest = others;
+            }
+            if on_error == OnError::Stop && !errors.is_empty() {
+                break;
+            }
+        }
+        errors
+    }
+
+    /// Entering a namespace costs more than writing, so consecutive writes share one visit.
+    fn write_sysctls(&self, id: &NsId, ops: &[Op]) -> Vec<Error> {
+        let write = |op: &Op| {
+            let Op::SetSysctl { key, value } = op else { return None };
+            let error = sysctl::write(key, value).err()?;
+            Some(Error::new(op.operation(), op.object(), id, error))
+        };
+        self.inner
+            .inside(|| Ok(ops.iter().filter_map(write).collect()))
+            .unwrap_or_else(|error| vec![Error::new("enter", "network namespace", id, error)])
+    }
+
+    fn carry_out(&mut self, op: &Op) -> io::Result<()> {
+        match op {
+            Op::AddVeth { end, peer_ns, peer } => self.add_veth(end, peer_ns, peer),
+            Op::AddVxlan { end, into, vxlan } => {
+                let target = into.open()?;
+                let request = netlink::add_vxlan(end, target.as_raw_fd(), vxlan)?;
+                let kind = LinkKind::Vxlan(vxlan.clone());
+                self.add(request).or_else(|error| {
+                    let there = RealNs::open(into.clone())?.visit().link(&end.name);
+                    accept_existing(error, there.is_ok_and(|link| link.kind == kind))
+                })
+            }
+            Op::AddWireguard { end } => {
+                let request = netlink::add_wireguard(end)?;
+                self.add(request).or_else(|error| {
+                    let there = self.link(&end.name);
+                    accept_existing(error, there.is_ok_and(|l| l.kind == LinkKind::Wireguard))
+                })
+            }
+            Op::SetLink { dev, change } => {
+                let target = change.move_to.as_ref().map(NsId::open).transpose()?;
+                let fd = target.as_ref().map(AsRawFd::as_raw_fd);
+                let request = netlink::set_link(self.index(dev)?, change, fd)?;
+                self.add(request)
+            }
+            Op::DeleteLink { dev } => {
+                let Some(index) = gone(self.index(dev))? else { return Ok(()) };
+                self.indexes.clear();
+                self.delete(netlink::delete_link(index))
+            }
+            Op::SetSysctl { key, value } => self.inner.inside(|| sysctl::write(key, value)),
+            _ => self.carry_out_entry(op),
+        }
+    }
+
+    /// Everything that is not a device.
+    fn carry_out_entry(&mut self, op: &Op) -> io::Result<()> {
+        match op {
+            Op::ReplaceAddress(address) => {
+                let index = self.index(&address.dev)?;
+                self.change(netlink::address_message(address, index, true))
+            }
+            Op::DeleteAddress(address) => self
+                .delete_on(&address.dev, |index| netlink::address_message(address, index, false)),
+            Op::ReplaceRoute(route) => {
+                let request = netlink::replace_route(route, &mut |dev| self.index(dev))?;
+                self.change(request)
+            }
+            Op::DeleteRoute { table, dst } => self.delete(netlink::delete_route(*table, dst)),
+            Op::AddRule(rule) => {
+                let added = self.change(netlink::rule_message(rule, true));
+                added.or_else(|error| accept_existing(error, true))
+            }
+            Op::DeleteRule(rule) => self.delete(netlink::rule_message(rule, false)),
+            Op::ReplaceNeighbour(Neighbour { dev, addr, mac }) => {
+                let index = self.index(dev)?;
+                self.change(netlink::neighbour_message(*addr, Some(*mac), index))
+            }
+            Op::DeleteNeighbour { dev, addr } => {
+                self.delete_on(dev, |index| netlink::neighbour_message(*addr, None, index))
+            }
+            Op::ReplaceFdb(entry) => {
+                let index = self.index(&entry.dev)?;
+                self.change(netlink::fdb_message(entry, index, true))
+            }
+            Op::DeleteFdb(entry) => {
+                self.delete_on(&entry.dev, |index| netlink::fdb_message(entry, index, false))
+            }
+            _ => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    fn add_veth(&mut self, end: &LinkEnd, peer_ns: &NsId, peer: &LinkEnd) -> io::Result<()> {
+        let target = peer_ns.open()?;
+        let request = netlink::add_veth(end, peer, target.as_raw_fd())?;
+        let Err(error) = self.add(request) else { return Ok(()) };
+        // The same pair, or a name that is taken by something else?
+        let there = RealNs::open(peer_ns.clone())?.visit().link(&peer.name);
+        let same = self.link(&end.name).is_ok_and(|here| {
+            there
+                .is_ok_and(|there| here.peer == Some(there.index) && there.peer == Some(here.index))
+        });
+        accept_existing(error, same)
+    }
+
+    fn change(&mut self, (message, flags): netlink::Request) -> io::Result<()> {
+        self.socket.change(message, flags)
+    }
+
+    /// A change that may make names mean something else.
+    fn add(&mut self, request: netlink::Request) -> io::Result<()> {
+        self.indexes.clear();
+        self.change(request)
+    }
+
+    fn delete(&mut self, request: netlink::Request) -> io::Result<()> {
+        gone(self.change(request)).map(|_| ())
+    }
+
+    fn delete_on(
+        &mut self,
+        dev: &str,
+        request: impl FnOnce(u32) -> netlink::Request,
+    ) -> io::Result<()> {
+        match gone(self.index(dev))? {
+            Some(index) => self.delete(request(index)),
+            None => Ok(()),
+        }
+    }
+
+    fn index(&mut self, dev: &str) -> io::Result<u32> {
+        if let Some(index) = self.indexes.get(dev) {
+            return Ok(*index);
+        }
+        let index = self.link(dev)?.index;
+        self.indexes.insert(dev.to_owned(), index);
+        Ok(index)
+    }
+
+    fn link(&mut self, dev: &str) -> io::Result<Link> {
+        let answer = self.socket.get(netlink::get_link(dev)?)?;
+        netlink::link(&answer).ok_or_else(|| Errno::EPROTO.into())
+    }
+
+    fn observe(&mut self) -> io::Result<State> {
+        let links = self.links()?;
+        let names = links.iter().map(|link| (link.index, link.name.clone())).collect();
+        Ok(State {
+            links,
+            addresses: self.addresses(&names)?,
+            routes: self.routes(&names)?,
+            rules: self.rules()?,
+            neighbours: self.neighbours(&names)?,
+            fdb: self.fdb(&names)?,
+        })
+    }
+
+    fn links(&mut self) -> io::Result<BTreeSet<Link>> {
+        self.list([Dump::Links], netlink::link)
+    }
+
+    fn names(&mut self) -> io::Result<Names> {
+        Ok(self.links()?.into_iter().map(|link| (link.index, link.name)).collect())
+    }
+
+    fn addresses(&mut self, names: &Names) -> io::Result<BTreeSet<Address>> {
+        self.list([Dump::Addresses], |message| netlink::address(message, names))
+    }
+
+    fn routes(&mut self, names: &Names) -> io::Result<BTreeSet<Route>> {
+        let dumps = [Dump::Routes(Family::V4), Dump::Routes(Family::V6)];
+        self.list(dumps, |message| netlink::route(message, names))
+    }
+
+    fn rules(&mut self) -> io::Result<BTreeSet<Rule>> {
+        self.list([Dump::Rules(Family::V4), Dump::Rules(Family::V6)], netlink::rule)
+    }
+
+    fn neighbours(&mut self, names: &Names) -> io::Result<BTreeSet<Neighbour>> {
+        let dumps = [Dump::Neighbours(Family::V4), Dump::Neighbours(Family::V6)];
+        self.list(dumps, |message| netlink::neighbour(message, names))
+    }
+
+    fn fdb(&mut self, names: &Names) -> io::Result<BTreeSet<Fdb>> {
+        self.list([Dump::Fdb], |message| netlink::fdb(message, names))
+    }
+
+    fn list<T: Ord>(
+        &mut self,
+        dumps: impl IntoIterator<Item = Dump>,
+        decode: impl Fn(&netlink_packet_route::RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<BTreeSet<T>> {
+        let mut all = BTreeSet::new();
+        for what in dumps {
+            let answers = self.socket.dump(&netlink::dump(what))?;
+            all.extend(answers.iter().filter_map(&decode));
+        }
+        Ok(all)
+    }
+}
+
+/// "Exists" on adding is success if what exists is what was to be added.
+fn accept_existing(error: io::Error, same: bool) -> io::Result<()> {
+    if same && os_error(&error) == Some(Errno::EEXIST) { Ok(()) } else { Err(error) }
+}
+
+/// "Gone" on deleting is success.
+fn gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    let absent = [Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL];
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if os_error(&error).is_some_and(|errno| absent.contains(&errno)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
