@@ -1,0 +1,283 @@
+//! What two implementations must do together on a good network.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use slicewire_tunnel_tests::{
+    device::{Implementation, Peer},
+    keys::{KeyPair, preshared},
+    lab::{
+        Family::{self, V4, V6},
+        Lab, PORT,
+        Side::{self, Left, Right},
+        socket,
+    },
+    relay::Faults,
+    traffic::{Pings, transfer},
+};
+
+const SIDES: [Side; 2] = [Left, Right];
+/// IPv6 first: once wireguard-go has sent to an IPv4 endpoint, its first packets to an IPv6 one go
+/// to a wrong address (it copies 16 bytes into a recycled slice of 4).
+const FAMILIES: [Family; 2] = [V6, V4];
+/// The tunnel's usual MTU.
+const MTU: u32 = 1420;
+/// Seconds a first handshake may take: one attempt, and one more after the protocol's 5 s.
+const FIRST: u32 = 8;
+
+/// Only the initiator knows an endpoint; the other learns it.
+pub(crate) fn handshake_from_either_side(
+    left: Implementation,
+    right: Implementation,
+) -> Result<()> {
+    handshakes(&Lab::new(left, right, MTU)?)
+}
+
+fn handshakes(lab: &Lab) -> Result<()> {
+    for initiator in SIDES {
+        lab.introduce(initiator, V4)?;
+        lab.establish(initiator, V4, FIRST)?;
+        lossless(lab, initiator, V4, Pings::many(200, 5))?;
+        lossless(lab, initiator.other(), V4, Pings::many(200, 5))?;
+        for side in SIDES {
+            let end = lab.end(side);
+            let peers = end.device.peers(&end.host)?;
+            ensure!(peers.len() == 1 && peers[0].handshake > 0, "no handshake on {side:?}");
+            ensure!(peers[0].received > 0 && peers[0].sent > 0, "nothing counted on {side:?}");
+            let expected = socket(&side.other().outer(V4, 2), PORT);
+            ensure!(peers[0].endpoint == expected, "{side:?} sees {}", peers[0].endpoint);
+        }
+        lab.part()?;
+    }
+    Ok(())
+}
+
+pub(crate) fn both_families_inside_and_outside(
+    left: Implementation,
+    right: Implementation,
+) -> Result<()> {
+    families(&Lab::new(left, right, MTU)?)
+}
+
+fn families(lab: &Lab) -> Result<()> {
+    for outside in FAMILIES {
+        lab.introduce(Left, outside)?;
+        for inside in FAMILIES {
+            lab.establish(Left, inside, FIRST)?;
+            lossless(lab, Right, inside, Pings::many(100, 5))?;
+        }
+        lab.part()?;
+    }
+    Ok(())
+}
+
+/// The same key on both sides works, two keys do not, none on one side does not.
+pub(crate) fn preshared_keys(left: Implementation, right: Implementation) -> Result<()> {
+    preshared_keys_of(&Lab::new(left, right, MTU)?)
+}
+
+fn preshared_keys_of(lab: &Lab) -> Result<()> {
+    let endpoint = Some(socket(&Right.outer(V4, 2), PORT));
+    let introduce = |one: Option<String>, other: Option<String>| -> Result<()> {
+        let left = Peer { preshared: one, endpoint: endpoint.clone(), ..lab.peer_of(Left) };
+        lab.set(Left, &left)?;
+        lab.set(Right, &Peer { preshared: other, ..lab.peer_of(Right) })
+    };
+    let key = preshared();
+    introduce(Some(key.clone()), Some(key.clone()))?;
+    lab.establish(Left, V4, FIRST)?;
+    lossless(lab, Right, V4, Pings::many(100, 5))?;
+    lab.part()?;
+    introduce(Some(key.clone()), Some(preshared()))?;
+    silent(lab)?;
+    lab.part()?;
+    introduce(Some(key), None)?;
+    silent(lab)?;
+    lab.part()
+}
+
+/// A peer known by another key than its own gets nothing through.
+pub(crate) fn wrong_keys_carry_nothing(left: Implementation, right: Implementation) -> Result<()> {
+    wrong_keys(&Lab::new(left, right, MTU)?)
+}
+
+fn wrong_keys(lab: &Lab) -> Result<()> {
+    let stranger = KeyPair::generate().public();
+    for side in SIDES {
+        lab.introduce(side, V4)?;
+        let end = lab.end(side.other());
+        end.device.remove_peer(&end.host, &lab.end(side).keys.public())?;
+        lab.set(side.other(), &Peer { public: stranger.clone(), ..lab.peer_of(side.other()) })?;
+        let answers = lab.ping(side, V4, Pings::many(20, 50))?;
+        ensure!(answers.received == 0, "{side:?} got {answers:?} from one who does not know it");
+        end.device.remove_peer(&end.host, &stranger)?;
+        lab.set(side.other(), &lab.peer_of(side.other()))?;
+        lab.part()?;
+    }
+    Ok(())
+}
+
+/// Persistent keepalive alone opens the session and keeps sending, in either direction.
+pub(crate) fn keepalive_without_traffic(left: Implementation, right: Implementation) -> Result<()> {
+    keepalive(&Lab::new(left, right, MTU)?)
+}
+
+fn keepalive(lab: &Lab) -> Result<()> {
+    for (side, index) in SIDES.into_iter().zip([0, 1]) {
+        let relay = lab.introduce_through_relay(Faults::None)?;
+        lab.set_anew(side, &Peer { keepalive: Some(1), ..lab.relayed_peer_of(side) })?;
+        let mut waited = 0;
+        while relay.keepalives()[index] == 0 {
+            ensure!(waited < 80, "no keepalive from {side:?} in 8 s\n{}", lab.describe());
+            thread::sleep(Duration::from_millis(100));
+            waited += 1;
+        }
+        let before = relay.keepalives()[index];
+        thread::sleep(Duration::from_millis(4500));
+        let sent = relay.keepalives()[index] - before;
+        ensure!((3..=5).contains(&sent), "{side:?} sent {sent} keepalives in 4.5 s, one a second");
+        lab.part()?;
+    }
+    Ok(())
+}
+
+/// Each side in turn changes its port, then its address; the other follows without being told.
+pub(crate) fn either_side_roams(left: Implementation, right: Implementation) -> Result<()> {
+    roaming(&Lab::new(left, right, MTU)?)
+}
+
+fn roaming(lab: &Lab) -> Result<()> {
+    for side in SIDES {
+        let end = lab.end(side);
+        lab.introduce(side, V4)?;
+        lab.establish(side, V4, FIRST)?;
+        end.host.sh(&format!("wg set {} listen-port {}", end.device.name(), PORT + 7))?;
+        follow(lab, side, &socket(&side.outer(V4, 2), PORT + 7))?;
+        let (old, new) = (side.outer(V4, 2), side.outer(V4, 3));
+        let (gateway, uplink) = (side.outer(V4, 1), end.uplink);
+        end.host.sh(&format!(
+            "ip addr del {old}/24 dev {uplink}; ip addr add {new}/24 dev {uplink};
+             ip route replace default via {gateway}"
+        ))?;
+        follow(lab, side, &socket(&new, PORT + 7))?;
+        lab.part()?;
+        end.host.sh(&format!(
+            "wg set {} listen-port {PORT}; ip addr del {new}/24 dev {uplink};
+             ip addr add {old}/24 dev {uplink}; ip route replace default via {gateway}",
+            end.device.name()
+        ))?;
+    }
+    Ok(())
+}
+
+/// The side that moved sends first; then both directions work without loss.
+fn follow(lab: &Lab, moved: Side, expected: &str) -> Result<()> {
+    lab.establish(moved, V4, FIRST)?;
+    lossless(lab, moved.other(), V4, Pings::many(100, 5))?;
+    let end = lab.end(moved.other());
+    let seen = end.device.peers(&end.host)?.swap_remove(0).endpoint;
+    ensure!(seen == expected, "{:?} sees {seen}, not {expected}", moved.other());
+    lossless(lab, moved, V4, Pings::many(100, 5))
+}
+
+/// Removing and adding the peer forces a new handshake in the middle of traffic.
+pub(crate) fn a_peer_is_set_anew_under_traffic(
+    left: Implementation,
+    right: Implementation,
+) -> Result<()> {
+    set_anew(&Lab::new(left, right, MTU)?)
+}
+
+fn set_anew(lab: &Lab) -> Result<()> {
+    for side in SIDES {
+        lab.introduce(side, V4)?;
+        lab.establish(side, V4, FIRST)?;
+        let answers = thread::scope(|scope| -> Result<_> {
+            let traffic = scope.spawn(|| lab.ping(side, V4, Pings::many(1500, 2)));
+            for _ in 0..2 {
+                thread::sleep(Duration::from_millis(800));
+                let endpoint = Some(socket(&side.other().outer(V4, 2), PORT));
+                lab.set_anew(side, &Peer { endpoint, ..lab.peer_of(side) })?;
+            }
+            traffic.join().map_err(|_| anyhow::anyhow!("ping panicked"))?
+        })?;
+        // While the peer is away (two runs of wg) packets have nowhere to go.
+        ensure!(answers.received >= 1200, "{side:?} set anew: {answers:?}\n{}", lab.describe());
+        lossless(lab, side, V4, Pings::many(100, 5))?;
+        lab.part()?;
+    }
+    Ok(())
+}
+
+/// Packets of exactly the MTU pass unfragmented, and TCP fills them with the right bytes.
+pub(crate) fn mtu_1280_to_9000(left: Implementation, right: Implementation) -> Result<()> {
+    for mtu in [1280, 1420, left.largest_mtu().min(right.largest_mtu())] {
+        let lab = Lab::new(left, right, mtu)?;
+        lab.introduce(Left, V4)?;
+        lab.establish(Left, V4, FIRST)?;
+        full_packets(&lab, mtu)?;
+        let (Some(from), Some(to)) = (lab.left.host.namespace(), lab.right.host.namespace()) else {
+            continue;
+        };
+        for family in FAMILIES {
+            let there = socket(&Right.inner(family), 5000).parse()?;
+            transfer(from, to, there, 4 << 20)?;
+            let back = socket(&Left.inner(family), 5001).parse()?;
+            transfer(to, from, back, 4 << 20)?;
+        }
+    }
+    Ok(())
+}
+
+fn full_packets(lab: &Lab, mtu: u32) -> Result<()> {
+    for side in SIDES {
+        for (family, headers) in [(V4, 28), (V6, 48)] {
+            for size in [mtu - headers, mtu - headers - 1, 1, 0] {
+                lossless(lab, side, family, Pings { count: 20, interval: 5, size })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Everything above that needs no socket of ours in the guest, in one guest.
+pub(crate) fn a_good_network_and_a_guest(
+    left: Implementation,
+    right: Implementation,
+) -> Result<()> {
+    let lab = Lab::new(left, right, MTU)?;
+    families(&lab)?;
+    handshakes(&lab)?;
+    preshared_keys_of(&lab)?;
+    wrong_keys(&lab)?;
+    keepalive(&lab)?;
+    roaming(&lab)?;
+    lab.introduce(Left, V4)?;
+    lab.establish(Left, V4, FIRST)?;
+    full_packets(&lab, MTU)?;
+    for mtu in [1280, 9000] {
+        for side in SIDES {
+            let end = lab.end(side);
+            end.host.sh(&format!("ip link set {} mtu {mtu}", end.device.name()))?;
+        }
+        full_packets(&lab, mtu)?;
+    }
+    Ok(())
+}
+
+/// Every ping is answered exactly once.
+pub(crate) fn lossless(lab: &Lab, side: Side, family: Family, pings: Pings) -> Result<()> {
+    let answers = lab.ping(side, family, pings)?;
+    let perfect = answers.received == pings.count && answers.duplicates == 0;
+    ensure!(perfect, "from {side:?} over {family:?}: {pings:?} → {answers:?}\n{}", lab.describe());
+    Ok(())
+}
+
+/// No ping of either side is answered.
+fn silent(lab: &Lab) -> Result<()> {
+    for side in SIDES {
+        let answers = lab.ping(side, V4, Pings::many(20, 50))?;
+        ensure!(answers.received == 0, "{side:?} must not get through, but {answers:?}");
+    }
+    Ok(())
+}
