@@ -10,6 +10,8 @@ pub const ACCEPTED: &str = "Accepted";
 pub const DEGRADED: &str = "Degraded";
 /// The worker's controller has reported to the hub lately.
 pub const CONNECTED: &str = "Connected";
+/// On a WorkerSlice that is being deleted: nothing of the slice is left in the cluster.
+pub const REMOVED: &str = "Removed";
 
 /// Puts a condition into a list, and tells whether anything but a time changed.
 ///

@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 20 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && !self.metadata.name.contains('--')")
         .message("metadata.name must be an RFC 1123 label of at most 20 characters without '--'"),
+    validation = Rule::new("self.metadata.name != 'system'")
+        .message("metadata.name must not be 'system': slicewire-system is where Slicewire itself runs"),
     doc = "A project owns clusters and slices: one team, one tenant."
 )]
 #[serde(rename_all = "camelCase")]
@@ -101,7 +103,7 @@ pub struct GatewayExposure {
     /// Addresses to publish instead of the node's own, for a NAT or load balancer in front of the
     /// nodes that forwards the NodePorts unchanged. IPv4 or IPv6 addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), inner(length(max = 45)))]
     pub addresses: Vec<String>,
 }
 
@@ -183,7 +185,7 @@ pub struct SliceConfigSpec {
     /// The slice's own address prefixes in CIDR notation, IPv4, IPv6 or both, any length. They may
     /// be the same as another slice's, but no two of this list may overlap. Prefixes may be added
     /// while the slice runs; removing one that is in use is refused.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new("self.all(p, isCIDR(p))").message("every prefix must be in CIDR notation, as 10.77.0.0/16 or fd77::/48"))]
     #[x_kube(validation = Rule::new("self.all(p, !isCIDR(p) || cidr(p) == cidr(p).masked())").message("a prefix must have no bits set behind its length"))]
     #[x_kube(validation = Rule::new("self.all(p, !isCIDR(p) || self.filter(q, isCIDR(q) && (cidr(p).containsCIDR(cidr(q)) || cidr(q).containsCIDR(cidr(p)))).size() == 1)").message("prefixes of a slice must not overlap each other"))]
@@ -224,11 +226,11 @@ pub struct SliceCluster {
 pub struct NamespaceRule {
     /// The clusters in which the rule holds; none means all of the slice's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), inner(length(max = 30)))]
     pub clusters: Vec<String>,
     /// Namespaces by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), inner(length(max = 63)))]
     pub names: Vec<String>,
     /// Namespaces by label. The empty selector `{}` means all namespaces but those of Kubernetes
     /// (`kube-…`) and of Slicewire itself.
@@ -465,7 +467,8 @@ pub struct WorkerGatewaySpec {
 #[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayLane {
-    /// The replica's number.
+    /// The replica's number, 0 to 7.
+    #[schemars(with = "i32", range(min = 0, max = 7))]
     pub lane: u8,
     /// Addresses of its WireGuard device, from the cluster's gateway prefixes, one a family.
     pub addresses: Vec<String>,
@@ -517,7 +520,8 @@ pub struct WorkerGatewayStatus {
 #[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayLaneStatus {
-    /// The replica's number.
+    /// The replica's number, 0 to 7.
+    #[schemars(with = "i32", range(min = 0, max = 7))]
     pub lane: u8,
     /// Its public key: 32 bytes, base64. The private key never leaves the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]

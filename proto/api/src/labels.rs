@@ -43,3 +43,16 @@ pub const ROUTES_PORT: u16 = 5580;
 pub const PROBE_PORT: u16 = 5581;
 /// UDP port of the slices' VXLANs between the nodes of a cluster; not 4789 or 8472, which CNIs use.
 pub const VXLAN_PORT: u16 = 5789;
+
+/// Annotation on a Cluster that will never come back: `"true"` lets slices and the cluster be
+/// deleted without its worker's word that it has cleaned up.
+pub const ABANDON: &str = "slicewire.dev/abandon";
+/// `app.kubernetes.io/part-of`, on every workload of Slicewire.
+pub const PART_OF: &str = "app.kubernetes.io/part-of";
+/// Value of [`PART_OF`].
+pub const PRODUCT: &str = "slicewire";
+/// ServiceAccount of a worker in its hub namespace, and name of its heartbeat Lease there.
+pub const WORKER_ACCOUNT: &str = "worker";
+/// Secret in a worker with its way into the hub: `server`, `ca.crt`, `token`, `namespace`,
+/// `cluster`, `project`.
+pub const HUB_SECRET: &str = "slicewire-hub";

@@ -9,6 +9,8 @@
 //! | hub, per cluster | [`WorkerSlice`], [`WorkerGateway`], and a copy of the cluster's own [`Cluster`] |
 //! | worker | [`Slice`], [`SliceGateway`], [`SliceNode`] |
 
+#![allow(unreachable_pub, reason = "the KubeSchema derive copies each type into a function body")]
+
 pub mod condition;
 pub mod convert;
 pub mod hub;

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttachFailure, GatewayLane, NamespaceRule, RemoteCluster, WorkerGatewayStatus};
+use crate::{AttachFailure, GatewayExposure, GatewayLane, NamespaceRule, RemoteCluster, WorkerGatewayStatus};
 
 /// A slice in this cluster: the hub's desired state, kept here so that losing the hub stops
 /// nothing but changes.
@@ -113,6 +113,9 @@ pub struct SliceGatewaySpec {
     pub mtu: i32,
     /// One entry a gateway replica.
     pub lanes: Vec<GatewayLane>,
+    /// How the gateways are published.
+    #[serde(default)]
+    pub exposure: GatewayExposure,
 }
 
 /// A slice on one node: named `<slice>.<node>`, in `slicewire-system`. The node's daemon makes it

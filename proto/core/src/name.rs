@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::onboarding::SYSTEM_NAMESPACE;
 use crate::violation::Violation;
 
 /// Longest slice name, in bytes: its gateway StatefulSet's pods carry it together
@@ -128,6 +129,27 @@ pub fn cluster_namespace(project: &ProjectName, cluster: &ClusterName) -> String
     format!("slicewire-{project}--{cluster}")
 }
 
+/// What a namespace on the hub is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubNamespace {
+    /// It holds a project's Clusters and SliceConfigs.
+    Project(ProjectName),
+    /// It holds what one cluster is told.
+    Cluster(ProjectName, ClusterName),
+}
+
+/// What a hub namespace is for, by its name; `None` when it is not one of ours.
+pub fn hub_namespace(name: &str) -> Option<HubNamespace> {
+    let rest = name.strip_prefix("slicewire-").filter(|_| name != SYSTEM_NAMESPACE)?;
+    match rest.split_once("--") {
+        None => ProjectName::parse(rest).ok().map(HubNamespace::Project),
+        Some((project, cluster)) => Some(HubNamespace::Cluster(
+            ProjectName::parse(project).ok()?,
+            ClusterName::parse(cluster).ok()?,
+        )),
+    }
+}
+
 /// The network namespace of a slice's router on a node, below `/run/netns`.
 pub fn router_netns(slice: &SliceName) -> String {
     format!("sw-{slice}")
@@ -178,7 +200,7 @@ pub fn vxlan_mac(slice: &SliceName, node: &str) -> [u8; 6] {
 }
 
 /// 64-bit FNV-1a (Fowler, Noll, Vo) over the parts, with a separator between them.
-fn fnv1a(parts: &[&str]) -> u64 {
+pub(crate) fn fnv1a(parts: &[&str]) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {
         for byte in part.bytes().chain([0u8]) {
@@ -196,10 +218,8 @@ mod tests {
     #[test]
     fn a_bad_name_is_told_every_rule_it_breaks() {
         let long = format!("-A--{}", "x".repeat(50));
-        let reasons: Vec<_> = check("metadata.name", &long, MAX_SLICE_NAME)
-            .into_iter()
-            .map(|v| v.reason)
-            .collect();
+        let reasons: Vec<_> =
+            check("metadata.name", &long, MAX_SLICE_NAME).into_iter().map(|v| v.reason).collect();
         assert_eq!(reasons, ["NameLength", "NameCharacters", "NameSeparator"]);
     }
 
@@ -216,6 +236,21 @@ mod tests {
             cluster_namespace(&ProjectName::parse(p).unwrap(), &ClusterName::parse(c).unwrap())
         };
         assert_ne!(ns("a", "b-c"), ns("a-b", "c"));
+    }
+
+    #[test]
+    fn hub_namespaces_are_recognised() {
+        let project = ProjectName::parse("demo").unwrap();
+        let cluster = ClusterName::parse("east-1").unwrap();
+        let of_cluster = cluster_namespace(&project, &cluster);
+        assert_eq!(
+            hub_namespace(&project_namespace(&project)),
+            Some(HubNamespace::Project(project.clone()))
+        );
+        assert_eq!(hub_namespace(&of_cluster), Some(HubNamespace::Cluster(project, cluster)));
+        for other in [SYSTEM_NAMESPACE, "default", "slicewire-", "slicewire-a--", "slicewire-a--b--c"] {
+            assert_eq!(hub_namespace(other), None, "{other}");
+        }
     }
 
     #[test]

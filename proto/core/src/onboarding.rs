@@ -67,7 +67,8 @@ pub fn pod_member(slice: &str, rules: &[Rule], pod: &PodFacts<'_>) -> bool {
     if excluded(pod.labels) || excluded(pod.namespace_labels) {
         return false;
     }
-    let asked = if pod.labels.contains_key(SLICE_LABEL) { pod.labels } else { pod.namespace_labels };
+    let asked =
+        if pod.labels.contains_key(SLICE_LABEL) { pod.labels } else { pod.namespace_labels };
     lists(asked, slice)
         || rules.iter().any(|r| {
             rule_selects(r, pod.namespace, pod.namespace_labels)
@@ -141,11 +142,8 @@ mod tests {
 
     #[test]
     fn a_pod_selector_narrows() {
-        let web = Requirement {
-            key: "app".into(),
-            operator: Operator::In,
-            values: vec!["web".into()],
-        };
+        let web =
+            Requirement { key: "app".into(), operator: Operator::In, values: vec!["web".into()] };
         let rules = [Rule {
             names: vec!["shop".into()],
             selector: None,
