@@ -108,13 +108,9 @@ impl Route {
             && self.traffic.last_handshake_ms.is_some() == last.traffic.last_handshake_ms.is_some();
         // Below a tenth of a millisecond and of a percent, moves are noise of the machine.
         let rtt = moved(micros(&self.health), micros(&last.health), 100);
-        let loss = moved(
-            u128::from(self.health.loss_permille),
-            u128::from(last.health.loss_permille),
-            1,
-        );
-        let jitter =
-            moved(self.health.jitter.as_micros(), last.health.jitter.as_micros(), 1_000);
+        let loss =
+            moved(u128::from(self.health.loss_permille), u128::from(last.health.loss_permille), 1);
+        let jitter = moved(self.health.jitter.as_micros(), last.health.jitter.as_micros(), 1_000);
         !same || rtt || loss || jitter
     }
 }

@@ -1,6 +1,10 @@
 //! gRPC definitions of Slicewire and the code generated from them.
 //!
 //! The `.proto` files below `proto/` are the reference; the generated items carry their comments.
+//! Messages become domain types of `slicewire_core::gateway` by `TryFrom`, and come from them by
+//! `From`.
+
+mod convert;
 
 /// `slicewire.gateway.v1`: gateway pods.
 pub mod gateway {
