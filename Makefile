@@ -1,0 +1,60 @@
+# Everything a contributor does, by name. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TAG ?= 0.1.0
+PROFILE ?= release
+TESTBED = $(CARGO) run --quiet --package slicewire-testbed --bin testbed --
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+.PHONY: prerequisites
+prerequisites: ## Check what the machine has to have, and say what is missing
+	@deploy/prerequisites.sh
+
+.PHONY: demo
+demo: prerequisites ## Three clusters, a slice across two of them, shown step by step
+	$(CARGO) run --quiet --package slicewire-demo --bin demo -- up
+
+.PHONY: demo-down
+demo-down: ## Remove what the demo left running
+	$(CARGO) run --quiet --package slicewire-demo --bin demo -- down
+
+.PHONY: images
+images: ## One OCI archive a component in target/images, without Docker
+	$(CARGO) run --quiet --package slicewire-images --bin images -- --profile $(PROFILE) --tag $(TAG)
+
+.PHONY: crds
+crds: ## Write the CRDs anew: deploy/crds and the charts' copies
+	$(CARGO) run --quiet --package slicewire-api --bin crdgen -- deploy/crds
+	@for role in hub worker; do \
+	  rm -rf deploy/charts/slicewire-$$role/crds; \
+	  cp -r deploy/crds/$$role deploy/charts/slicewire-$$role/crds; \
+	done
+
+.PHONY: rendered
+rendered: crds ## Render the charts into what slicectl applies
+	$(TESTBED) build
+	@deploy/render.sh
+
+.PHONY: test
+test: prerequisites ## Every test there is
+	$(CARGO) test --workspace
+
+.PHONY: bench
+bench: prerequisites ## Every benchmark there is
+	$(CARGO) run --release --package slicewire-tests --bin bench
+
+.PHONY: lint
+lint: ## What CI demands of the source
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+.PHONY: fmt
+fmt: ## Format the source
+	$(CARGO) fmt --all
