@@ -60,6 +60,17 @@ impl Implementation {
     }
 }
 
+/// What every device is told at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The port it listens on.
+    pub port: u16,
+    /// The tunnel's MTU.
+    pub mtu: u32,
+    /// Whether it must be able to change its own address, or may run with its defaults.
+    pub roams: bool,
+}
+
 /// A device that is up; dropping it ends its process, or removes it from the kernel's guest.
 #[derive(Debug)]
 pub struct Device {
@@ -107,8 +118,7 @@ impl Device {
         implementation: Implementation,
         host: &Host,
         keys: &KeyPair,
-        port: u16,
-        mtu: u32,
+        settings: Settings,
     ) -> Result<Self> {
         let name = format!("t{}n{}", std::process::id() % 1_000_000, unique());
         let mut device = Self { name, process: None, files: Vec::new() };
@@ -116,9 +126,11 @@ impl Device {
             Host::Guest(guest) => {
                 guest.sh(&format!("ip link add {} type wireguard", device.name))?;
             }
-            Host::Namespace(namespace) => device.launch(implementation, namespace, keys, port)?,
+            Host::Namespace(namespace) => {
+                device.launch(implementation, namespace, keys, settings)?;
+            }
         }
-        let name = &device.name;
+        let (name, Settings { port, mtu, .. }) = (&device.name, settings);
         host.sh(&format!(
             "echo {} | wg set {name} private-key /dev/stdin listen-port {port};
              ip link set {name} mtu {mtu} up",
@@ -197,7 +209,7 @@ impl Device {
         implementation: Implementation,
         namespace: &Netns,
         keys: &KeyPair,
-        port: u16,
+        settings: Settings,
     ) -> Result<()> {
         let program = match implementation {
             Implementation::Ours => peers::slice_gateway()?,
@@ -213,14 +225,15 @@ impl Device {
         match implementation {
             Implementation::Ours => {
                 let file = log.with_file_name(format!("{}.conf", self.name));
-                let interface = format!("PrivateKey = {}\nListenPort = {port}\n", keys.private());
+                let interface =
+                    format!("PrivateKey = {}\nListenPort = {}\n", keys.private(), settings.port);
                 fs::write(&file, format!("[Interface]\n{interface}"))?;
                 command.args(["run", "--config"]).arg(&file);
                 self.files.push(file);
             }
             Implementation::Boringtun | Implementation::Gotatun => {
                 command.args(["--foreground", "--disable-drop-privileges", "--verbosity", "error"]);
-                if implementation == Implementation::Boringtun {
+                if implementation == Implementation::Boringtun && settings.roams {
                     // Its connected sockets do not follow when it roams itself.
                     command.arg("--disable-connected-udp");
                 }

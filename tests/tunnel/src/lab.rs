@@ -9,7 +9,7 @@
 use anyhow::{Result, bail};
 
 use crate::{
-    device::{Device, Implementation, Peer},
+    device::{Device, Implementation, Peer, Settings},
     guest::Guest,
     host::Host,
     keys::KeyPair,
@@ -244,7 +244,8 @@ impl End {
         };
         address(wan, &host, side, port)?;
         let keys = KeyPair::generate();
-        let device = Device::start(implementation, &host, &keys, PORT, mtu)?;
+        let settings = Settings { port: PORT, mtu, roams: true };
+        let device = Device::start(implementation, &host, &keys, settings)?;
         let (v4, v6) = (side.inner(Family::V4), side.inner(Family::V6));
         let name = device.name();
         let ipv6 = if mtu >= 1280 {

@@ -57,8 +57,10 @@ pub struct Answers {
 pub fn ping(host: &Host, target: &str, pings: Pings) -> Result<Answers> {
     let Pings { count, interval, size } = pings;
     let seconds = f64::from(interval) / 1000.0;
+    // A single ping asks whether there is an answer at all; a series waits for a slow machine.
+    let patience = if count == 1 { 1 } else { 3 };
     let text = host.sh(&format!(
-        "ping -n -q -M do -c {count} -i {seconds} -s {size} -W 1 {target} 2>&1 || true"
+        "ping -n -q -M do -c {count} -i {seconds} -s {size} -W {patience} {target} 2>&1 || true"
     ))?;
     parse_answers(&text)
 }
