@@ -137,7 +137,8 @@ impl Traffic {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn snapshot(&self) -> TrafficStats {
+    /// The numbers now.
+    pub fn snapshot(&self) -> TrafficStats {
         TrafficStats {
             rx_bytes: self.rx_bytes.load(Ordering::Relaxed),
             rx_packets: self.rx_packets.load(Ordering::Relaxed),

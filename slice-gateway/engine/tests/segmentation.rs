@@ -165,7 +165,8 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn cut(hdr: &VnetHdr, packet: &[u8]) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
-    split(hdr, &mut packet.to_vec(), |p| out.push(p.to_vec())).unwrap();
+    let count = split(hdr, &mut packet.to_vec(), |p| out.push(p.to_vec()));
+    assert_eq!(count, Ok(out.len()));
     out
 }
 

@@ -34,8 +34,8 @@ pub struct Device {
 
 impl Device {
     /// Makes the device what `config` says. Peers that stay keep their sessions.
-    pub fn apply(&self, config: &Config, endpoints: Endpoints) {
-        let next = Arc::new(self.tables().next(config, endpoints));
+    pub fn apply(&self, config: &Config, endpoints: Endpoints, now: Instant) {
+        let next = Arc::new(self.tables().next(config, endpoints, now));
         *self.tables.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
@@ -95,14 +95,14 @@ fn receive_data(
         None => return Err(Drop::MalformedMessage),
     };
     let peer = tables.peer(index).ok_or(Drop::UnknownIndex)?;
-    match peer.open(from, message, out, now)? {
+    match peer.open(Some(index), from, message, out, now)? {
         Opened::Packet(len) => {
             let packet = &out[..len];
             let source = ip::source(packet).ok_or(Drop::MalformedContent)?;
             if ip::length(packet) != Some(len) {
                 return Err(Drop::MalformedContent);
             }
-            if !tables.may_send_from(index, source) {
+            if !tables.may_send_from(peer, source) {
                 return Err(Drop::SpoofedSource);
             }
             Ok(Received::Packet(len))
@@ -127,29 +127,30 @@ fn receive_handshake(
         }
         Err(_) => return Err(Drop::Unauthenticated),
     };
-    let peer = sender(tables, identity, &packet)?;
-    match peer.open(from, message, out, now)? {
+    let (peer, index) = sender(tables, identity, &packet)?;
+    match peer.open(index, from, message, out, now)? {
         Opened::Reply(len) => Ok(Received::Reply(len, Some(peer.clone()))),
         _ => Ok(Received::Nothing),
     }
 }
 
-/// Whose handshake a message is part of.
+/// Whose handshake a message is part of, and by which index.
 fn sender<'a>(
     tables: &'a Tables,
     identity: &Identity,
     packet: &Packet<'_>,
-) -> Result<&'a Arc<Peer>, Drop> {
+) -> Result<(&'a Arc<Peer>, Option<u32>), Drop> {
     let index = match packet {
         Packet::HandshakeInit(init) => {
             let half = parse_handshake_anon(&identity.secret, &identity.public, init)
                 .map_err(|_| Drop::Unauthenticated)?;
             let key = PublicKey::from_bytes(half.peer_static_public);
-            tables.index_of(&key).ok_or(Drop::UnknownPeer)?
+            let index = tables.index_of(&key).ok_or(Drop::UnknownPeer)?;
+            return tables.peer(index).map(|peer| (peer, None)).ok_or(Drop::UnknownPeer);
         }
         Packet::HandshakeResponse(response) => response.receiver_idx >> 8,
         Packet::PacketCookieReply(reply) => reply.receiver_idx >> 8,
         Packet::PacketData(data) => data.receiver_idx >> 8,
     };
-    tables.peer(index).ok_or(Drop::UnknownIndex)
+    tables.peer(index).map(|peer| (peer, Some(index))).ok_or(Drop::UnknownIndex)
 }

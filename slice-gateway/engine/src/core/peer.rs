@@ -17,6 +17,11 @@ pub const OVERHEAD: usize = 32;
 /// Bytes every buffer for a message or packet must have at least: a handshake initiation.
 pub const MIN_BUFFER: usize = 148;
 
+/// For how long a session may be used after its handshake (`REJECT_AFTER_TIME`).
+const SESSION_LIFE: Duration = Duration::from_secs(180);
+/// First byte of a message that carries data.
+const DATA: u8 = 4;
+
 /// When a configured endpoint replaces the address a peer was last heard from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoints {
@@ -40,13 +45,22 @@ pub(super) enum Opened {
 /// A peer. All methods may be called from several threads.
 pub struct Peer {
     public_key: PublicKey,
-    preshared_key: Option<PresharedKey>,
     state: Mutex<State>,
     traffic: Traffic,
 }
 
-struct State {
+/// A tunnel, and the upper 24 bits of the indices by which messages name its sessions.
+struct Tunnel {
+    index: u32,
     tunn: Tunn,
+}
+
+struct State {
+    tunnel: Tunnel,
+    /// The tunnel with the pre-shared key before, and since when it is that. It carries the
+    /// traffic until the new one has a session, and is heard until its sessions have expired.
+    before: Option<(Tunnel, Instant)>,
+    preshared_key: Option<PresharedKey>,
     endpoint: Option<SocketAddr>,
     /// What the configuration said last, so that saying it again does not undo roaming.
     configured: Option<SocketAddr>,
@@ -62,19 +76,12 @@ impl Peer {
         index: u32,
         limiter: Arc<RateLimiter>,
     ) -> Self {
-        let tunn = Tunn::new(
-            key.secret(),
-            (*config.public_key.as_bytes()).into(),
-            config.preshared_key.as_ref().map(|k| *k.expose()),
-            None,
-            index,
-            Some(limiter),
-        );
         Self {
             public_key: config.public_key,
-            preshared_key: config.preshared_key.clone(),
             state: Mutex::new(State {
-                tunn,
+                tunnel: Tunnel::new(config, key, index, limiter),
+                before: None,
+                preshared_key: config.preshared_key.clone(),
                 endpoint: config.endpoint,
                 configured: config.endpoint,
                 keepalive: config.keepalive,
@@ -85,11 +92,8 @@ impl Peer {
         }
     }
 
-    /// Takes over what may change without a new session; false if a new session is needed.
-    pub(super) fn adopt(&self, config: &PeerConfig, endpoints: Endpoints) -> bool {
-        if self.preshared_key != config.preshared_key {
-            return false;
-        }
+    /// Takes over what may change without a new tunnel.
+    pub(super) fn adopt(&self, config: &PeerConfig, endpoints: Endpoints) {
         let mut state = self.lock();
         let changed = endpoints == Endpoints::Always || state.configured != config.endpoint;
         if config.endpoint.is_some() && changed {
@@ -100,7 +104,37 @@ impl Peer {
             state.keepalive = config.keepalive;
             state.last_traffic = None;
         }
-        true
+    }
+
+    /// True if `config` has another pre-shared key.
+    pub(super) fn needs_tunnel(&self, config: &PeerConfig) -> bool {
+        self.lock().preshared_key != config.preshared_key
+    }
+
+    /// Takes up the pre-shared key of `config` for all handshakes from now on. Sessions go on.
+    pub(super) fn renew(
+        &self,
+        config: &PeerConfig,
+        key: &PrivateKey,
+        index: u32,
+        limiter: Arc<RateLimiter>,
+        now: Instant,
+    ) {
+        let mut state = self.lock();
+        state.preshared_key = config.preshared_key.clone();
+        let new = Tunnel::new(config, key, index, limiter);
+        let old = std::mem::replace(&mut state.tunnel, new);
+        // Of two changes in a row, the older tunnel is the one that surely has a session.
+        if old.has_session() || state.before.is_none() {
+            state.before = Some((old, now));
+        }
+    }
+
+    /// The upper 24 bits of the indices of this peer's messages; the first is the newest.
+    pub(super) fn indices(&self) -> impl Iterator<Item = u32> {
+        let state = self.lock();
+        let before = state.before.as_ref().map(|(tunnel, _)| tunnel.index);
+        [Some(state.tunnel.index), before].into_iter().flatten()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -147,16 +181,19 @@ impl Peer {
     }
 
     /// Opens a message of this peer into `out`, which has room for all of the message, at least
-    /// [`MIN_BUFFER`].
+    /// [`MIN_BUFFER`]. `index` is the receiver index in the message, without its lowest byte;
+    /// a handshake's first message has none.
     pub(super) fn open(
         &self,
+        index: Option<u32>,
         from: SocketAddr,
         message: &[u8],
         out: &mut [u8],
         now: Instant,
     ) -> Result<Opened, Drop> {
         let mut state = self.lock();
-        let opened = match state.tunn.decapsulate(Some(from.ip()), message, out) {
+        let tunn = state.tunn_of(index).ok_or(Drop::UnknownIndex)?;
+        let opened = match tunn.decapsulate(Some(from.ip()), message, out) {
             TunnResult::WriteToTunnelV4(packet, _) => Opened::Packet(packet.len()),
             TunnResult::WriteToTunnelV6(packet, _) => Opened::Packet(packet.len()),
             TunnResult::WriteToNetwork(reply) => Opened::Reply(reply.len()),
@@ -183,7 +220,7 @@ impl Peer {
     pub fn next_queued(&self, out: &mut [u8]) -> Option<(SocketAddr, usize)> {
         let mut state = self.lock();
         let to = state.endpoint?;
-        match state.tunn.decapsulate(None, &[], out) {
+        match state.tunnel.tunn.decapsulate(None, &[], out) {
             TunnResult::WriteToNetwork(message) => {
                 self.traffic.sent(message.len(), 1);
                 Some((to, message.len()))
@@ -195,10 +232,7 @@ impl Peer {
     /// Lets time pass; returns a message that has become due, in `out` ([`MIN_BUFFER`] bytes).
     pub(super) fn tick(&self, out: &mut [u8], now: Instant) -> Option<(SocketAddr, usize)> {
         let mut state = self.lock();
-        let due = match state.tunn.update_timers(out) {
-            TunnResult::WriteToNetwork(message) => message.len(),
-            _ => 0,
-        };
+        let due = state.due(out, now);
         let to = state.endpoint?;
         let quiet = state.keepalive.is_some_and(|interval| {
             state.last_traffic.is_none_or(|at| now.duration_since(at) >= interval)
@@ -214,12 +248,64 @@ impl Peer {
     }
 }
 
-impl State {
-    fn sealed(&mut self, packet: &[u8], out: &mut [u8]) -> usize {
-        match self.tunn.encapsulate(packet, out) {
+impl Tunnel {
+    fn new(config: &PeerConfig, key: &PrivateKey, index: u32, limiter: Arc<RateLimiter>) -> Self {
+        let preshared = config.preshared_key.as_ref().map(|k| *k.expose());
+        let public = (*config.public_key.as_bytes()).into();
+        Self { index, tunn: Tunn::new(key.secret(), public, preshared, None, index, Some(limiter)) }
+    }
+
+    fn has_session(&self) -> bool {
+        self.tunn.time_since_last_handshake().is_some()
+    }
+
+    fn update(&mut self, out: &mut [u8]) -> usize {
+        match self.tunn.update_timers(out) {
             TunnResult::WriteToNetwork(message) => message.len(),
             _ => 0,
         }
+    }
+}
+
+impl State {
+    fn tunn_of(&mut self, index: Option<u32>) -> Option<&mut Tunn> {
+        match (index, &mut self.before) {
+            (None, _) => Some(&mut self.tunnel.tunn),
+            (Some(index), _) if index == self.tunnel.index => Some(&mut self.tunnel.tunn),
+            (Some(index), Some((old, _))) if index == old.index => Some(&mut old.tunn),
+            _ => None,
+        }
+    }
+
+    fn sealed(&mut self, packet: &[u8], out: &mut [u8]) -> usize {
+        let tunn = match &mut self.before {
+            Some((old, _)) if !self.tunnel.has_session() && old.has_session() => &mut old.tunn,
+            _ => &mut self.tunnel.tunn,
+        };
+        match tunn.encapsulate(packet, out) {
+            TunnResult::WriteToNetwork(message) => message.len(),
+            _ => 0,
+        }
+    }
+
+    /// The message that is due by the tunnels' timers.
+    fn due(&mut self, out: &mut [u8], now: Instant) -> usize {
+        self.before.take_if(|(_, since)| now.duration_since(*since) > SESSION_LIFE);
+        let due = self.tunnel.update(out);
+        let Some((old, _)) = &mut self.before else { return due };
+        if due > 0 {
+            return due;
+        }
+        let waiting = !self.tunnel.tunn.is_expired() && !self.tunnel.has_session();
+        if waiting
+            && let TunnResult::WriteToNetwork(message) =
+                self.tunnel.tunn.format_handshake_initiation(out, false)
+        {
+            return message.len();
+        }
+        // Handshakes are the new tunnel's business; keepalives of the old one still count.
+        let due = old.update(out);
+        if out[0] == DATA { due } else { 0 }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::x25519;
@@ -48,28 +49,34 @@ pub struct Tables {
 
 impl Tables {
     /// The tables for `config`, with the peers that stay what they are taken over.
-    pub(super) fn next(&self, config: &Config, endpoints: Endpoints) -> Self {
+    pub(super) fn next(&self, config: &Config, endpoints: Endpoints, now: Instant) -> Self {
         let identity = self.next_identity(config.private_key.as_ref());
         let mut next = Self { peers: vec![None; self.peers.len()], identity, ..Self::default() };
         let Some(identity) = next.identity.clone() else { return next };
         let same = self.identity.as_ref().is_some_and(|old| Arc::ptr_eq(old, &identity));
         let own = identity.private.public();
-        let mut fresh = Vec::new();
-        for peer in config.peers.iter().filter(|p| p.public_key != own) {
-            let index = self.by_key.get(&peer.public_key).copied().filter(|_| same);
-            match index.and_then(|i| self.peers[i as usize].as_ref().map(|old| (i, old))) {
-                Some((i, old)) if old.adopt(peer, endpoints) => {
-                    next.peers[i as usize] = Some(old.clone());
-                    next.by_key.insert(peer.public_key, i);
-                }
-                _ => fresh.push(peer),
+        let wanted = config.peers.iter().filter(|p| p.public_key != own);
+        let old = |key: &PublicKey| self.peer(self.index_of(key)?).filter(|_| same);
+        // Those that stay keep their indices, so they come first.
+        for peer in wanted.clone() {
+            if let Some(old) = old(&peer.public_key) {
+                old.adopt(peer, endpoints);
+                next.enter(old.clone());
             }
         }
-        for peer in fresh {
-            let index = next.free_index();
-            let made = Peer::new(peer, &identity.private, index, identity.passed.clone());
-            next.peers[index as usize] = Some(Arc::new(made));
-            next.by_key.insert(peer.public_key, index);
+        for peer in wanted {
+            let (index, limiter) = (next.free_index(), identity.passed.clone());
+            match old(&peer.public_key) {
+                Some(old) if !old.needs_tunnel(peer) => continue,
+                Some(old) => {
+                    old.renew(peer, &identity.private, index, limiter, now);
+                    next.enter(old.clone());
+                }
+                None => {
+                    let made = Peer::new(peer, &identity.private, index, limiter);
+                    next.enter(Arc::new(made));
+                }
+            }
         }
         for peer in &config.peers {
             if let Some(&index) = next.by_key.get(&peer.public_key) {
@@ -87,6 +94,18 @@ impl Tables {
         }
     }
 
+    /// Makes a peer be found by all its indices.
+    fn enter(&mut self, peer: Arc<Peer>) {
+        let mut indices = peer.indices();
+        if let Some(newest) = indices.next() {
+            self.by_key.insert(peer.public_key(), newest);
+            self.peers[newest as usize] = Some(peer.clone());
+        }
+        for older in indices {
+            self.peers[older as usize] = Some(peer.clone());
+        }
+    }
+
     fn free_index(&mut self) -> u32 {
         let free = self.peers.iter().position(Option::is_none);
         free.unwrap_or_else(|| {
@@ -101,8 +120,8 @@ impl Tables {
     }
 
     /// True if `peer` may send from `source`.
-    pub(super) fn may_send_from(&self, index: u32, source: IpAddr) -> bool {
-        self.allowed.find(source) == Some(index)
+    pub(super) fn may_send_from(&self, peer: &Arc<Peer>, source: IpAddr) -> bool {
+        self.route(source).is_some_and(|owner| Arc::ptr_eq(owner, peer))
     }
 
     pub(super) fn peer(&self, index: u32) -> Option<&Arc<Peer>> {

@@ -177,7 +177,7 @@ impl Shared {
             return Ok(false);
         }
         self.change_socket(&current, &next)?;
-        self.device.apply(&next, endpoints);
+        self.device.apply(&next, endpoints, Instant::now());
         *current = next;
         drop(current);
         // Keepalives of new peers go out now, not at the next tick.
