@@ -1,0 +1,157 @@
+//! Listens to the gateways of the slices on this node: which clusters they reach.
+//!
+//! What a gateway said last is kept when its stream breaks: the process that reports a tunnel may
+//! be restarting while the tunnel works. It is forgotten when its pod is gone.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use slicewire_api::labels::ROUTES_PORT;
+use slicewire_rpc::gateway::v1::route_service_client::RouteServiceClient;
+use slicewire_rpc::gateway::v1::{WatchRoutesRequest, WatchRoutesResponse};
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+use crate::metrics::Metrics;
+use crate::world::{GatewayRoutes, Shared, World};
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// A gateway sends something every five seconds at least.
+const SILENCE: Duration = Duration::from_secs(12);
+
+/// Keeps a stream to every gateway of the slices that are on this node, until `stop`.
+pub(crate) async fn watch(
+    shared: Shared,
+    node: String,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let mut streams: BTreeMap<String, (IpAddr, AbortHandle)> = BTreeMap::new();
+    let mut changes = shared.changes();
+    loop {
+        let wanted = shared.read(|w| gateways(w, &node));
+        streams.retain(|uid, (ip, stream)| {
+            let kept = wanted.get(uid).is_some_and(|w| w.0 == *ip);
+            if !kept {
+                stream.abort();
+            }
+            kept
+        });
+        for (uid, (ip, slice)) in &wanted {
+            if !streams.contains_key(uid) {
+                let listening =
+                    listen(shared.clone(), node.clone(), uid.clone(), *ip, slice.clone());
+                streams.insert(uid.clone(), (*ip, tokio::spawn(listening).abort_handle()));
+            }
+        }
+        shared.change(|w| {
+            let before = w.routes.len();
+            let gateways = &w.gateways;
+            w.routes.retain(|uid, _| gateways.contains_key(uid));
+            before != w.routes.len()
+        });
+        metrics.gateways(
+            shared.read(|w| w.routes.values().filter(|r| r.lost.is_none()).count() as u64),
+        );
+        tokio::select! {
+            () = stop.cancelled() => break,
+            changed = changes.changed() => if changed.is_err() { break },
+        }
+    }
+    for (_, stream) in streams.into_values() {
+        stream.abort();
+    }
+}
+
+/// Gateways to listen to: those of slices this node has, or is about to have, pods of.
+fn gateways(world: &World, node: &str) -> BTreeMap<String, (IpAddr, String)> {
+    world
+        .gateways
+        .iter()
+        .filter(|(_, g)| world.own_node(&g.slice, node).is_some())
+        .filter_map(|(uid, g)| Some((uid.clone(), (g.ip?, g.slice.clone()))))
+        .collect()
+}
+
+async fn listen(shared: Shared, node: String, uid: String, ip: IpAddr, slice: String) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        if let Err(status) = stream(&shared, &node, &uid, ip, &slice, &mut pause).await {
+            tracing::debug!(gateway = %ip, slice, %status, "not listening to a gateway");
+        }
+        shared.change(|world| match world.routes.get_mut(&uid) {
+            Some(routes) if routes.lost.is_none() => {
+                routes.lost = Some(Instant::now());
+                true
+            }
+            _ => false,
+        });
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+async fn stream(
+    shared: &Shared,
+    node: &str,
+    uid: &str,
+    ip: IpAddr,
+    slice: &str,
+    pause: &mut Duration,
+) -> Result<(), Box<tonic::Status>> {
+    let refused = |e: tonic::transport::Error| Box::new(tonic::Status::from_error(Box::new(e)));
+    let address = SocketAddr::new(ip, ROUTES_PORT);
+    let channel = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(refused)?
+        .connect_timeout(CONNECT_WITHIN)
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(refused)?;
+    let request = WatchRoutesRequest { watcher: node.to_owned() };
+    let mut routes = RouteServiceClient::new(channel)
+        .watch_routes(request)
+        .await
+        .map_err(Box::new)?
+        .into_inner();
+    loop {
+        let message = tokio::time::timeout(SILENCE, routes.message())
+            .await
+            .map_err(|_| Box::new(tonic::Status::deadline_exceeded("the gateway is silent")))?
+            .map_err(Box::new)?;
+        let Some(message) = message else { return Ok(()) };
+        if message.slice != slice {
+            let other = format!("the pod is a gateway of slice {}", message.slice);
+            return Err(Box::new(tonic::Status::failed_precondition(other)));
+        }
+        *pause = Duration::from_millis(100);
+        let heard = GatewayRoutes { reaches: reaches(&message), lost: None };
+        shared.change(|world| {
+            if world.routes.get(uid) == Some(&heard) {
+                return false;
+            }
+            tracing::info!(gateway = %ip, slice, reaches = ?heard.reaches, "gateway reports");
+            world.routes.insert(uid.to_owned(), heard);
+            true
+        });
+    }
+}
+
+/// Clusters whose tunnels work, with the prefixes behind them; what is no prefix is left out.
+fn reaches(message: &WatchRoutesResponse) -> Vec<(String, Vec<IpNet>)> {
+    let up = message.routes.iter().filter(|r| r.up);
+    let mut reaches: Vec<(String, Vec<IpNet>)> = up
+        .map(|r| {
+            let nets = r.prefixes.iter().filter_map(|p| p.parse::<IpNet>().ok());
+            (r.cluster.clone(), nets.map(|n| n.trunc()).collect())
+        })
+        .collect();
+    reaches.sort();
+    reaches
+}

@@ -1,0 +1,153 @@
+//! From API objects to what the daemon works with, all faults at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
+use kube::ResourceExt;
+use slicewire_api::labels;
+use slicewire_core::name::SliceName;
+use slicewire_core::prefix::{self, Family};
+use slicewire_core::violation::Violation;
+
+use crate::world::{GatewayPod, Pod, Slice, SliceNode};
+
+/// Smallest and largest MTU of a slice: below, IPv6 does not work; above, no device of ours does.
+const MTU: std::ops::RangeInclusive<i32> = 1280..=9216;
+
+/// A Slice.
+pub(crate) fn slice(object: &slicewire_api::Slice) -> Result<Slice, Vec<Violation>> {
+    let mut faults = Vec::new();
+    let spec = &object.spec;
+    let name = SliceName::parse(&object.name_any()).map_err(|f| faults.extend(f)).ok();
+    let rules = slicewire_api::convert::rules("spec.namespaces", &spec.namespaces, None)
+        .map_err(|f| faults.extend(f))
+        .unwrap_or_default();
+    let prefixes = prefixes("spec.prefixes", &spec.prefixes, &mut faults);
+    let pools = self::prefixes("spec.pools", &spec.pools, &mut faults);
+    let mut remotes: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
+    for (i, remote) in spec.remotes.iter().enumerate() {
+        let field = format!("spec.remotes[{i}].prefixes");
+        let prefixes = self::prefixes(&field, &remote.prefixes, &mut faults);
+        remotes.entry(remote.cluster.clone()).or_default().extend(prefixes);
+    }
+    let vni = u32::try_from(spec.vni).ok().filter(|v| (1..1 << 24).contains(v));
+    if vni.is_none() {
+        let message = "is no VXLAN network identifier; 1 to 16777215 are";
+        faults.push(Violation::new("spec.vni", spec.vni.to_string(), "VniRange", message));
+    }
+    if !MTU.contains(&spec.mtu) {
+        let message = format!("is not between {} and {}", MTU.start(), MTU.end());
+        faults.push(Violation::new("spec.mtu", spec.mtu.to_string(), "MtuRange", message));
+    }
+    match (name, vni, u32::try_from(spec.mtu)) {
+        (Some(name), Some(vni), Ok(mtu)) if faults.is_empty() => Ok(Slice {
+            name,
+            prefixes,
+            families: pools.iter().map(Family::of).collect::<BTreeSet<_>>(),
+            remotes,
+            rules,
+            vni,
+            mtu,
+        }),
+        _ => Err(faults),
+    }
+}
+
+fn prefixes(field: &str, texts: &[String], faults: &mut Vec<Violation>) -> Vec<IpNet> {
+    let mut prefixes = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        match prefix::parse(&format!("{field}[{i}]"), text) {
+            Ok(net) => prefixes.push(net),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    prefixes
+}
+
+/// A SliceNode; `own` is this node's name. What does not parse is told and left out.
+pub(crate) fn slice_node(
+    object: slicewire_api::SliceNode,
+    own: &str,
+) -> (SliceNode, Vec<Violation>) {
+    let mut faults = Vec::new();
+    let blocks = prefixes("spec.blocks", &object.spec.blocks, &mut faults);
+    let mut underlay = Vec::new();
+    let status = object.status;
+    for (i, text) in status.iter().flat_map(|s| &s.underlay).enumerate() {
+        match text.parse::<IpAddr>() {
+            Ok(address) => underlay.push(address),
+            Err(_) => faults.push(Violation::new(
+                format!("status.underlay[{i}]"),
+                text,
+                "MalformedAddress",
+                "is not an IP address",
+            )),
+        }
+    }
+    let node = SliceNode {
+        status: status.filter(|_| object.spec.node == own),
+        slice: object.spec.slice,
+        node: object.spec.node,
+        blocks,
+        underlay,
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        generation: object.metadata.generation,
+        finalizers: object.metadata.finalizers.unwrap_or_default(),
+    };
+    (node, faults)
+}
+
+/// A pod of this node.
+pub(crate) fn pod(object: core::Pod) -> Pod {
+    let mut annotations = object.metadata.annotations.unwrap_or_default();
+    let phase = object.status.and_then(|s| s.phase).unwrap_or_default();
+    Pod {
+        namespace: object.metadata.namespace.unwrap_or_default(),
+        name: object.metadata.name.unwrap_or_default(),
+        labels: object.metadata.labels.unwrap_or_default(),
+        host_network: object.spec.and_then(|s| s.host_network).unwrap_or(false),
+        finished: phase == "Succeeded" || phase == "Failed",
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        network_status: annotations.remove(labels::NETWORK_STATUS),
+        resource_version: object.metadata.resource_version.unwrap_or_default(),
+    }
+}
+
+/// A gateway pod; none when it has ended or its label names no slice.
+pub(crate) fn gateway(object: &core::Pod) -> Option<GatewayPod> {
+    let status = object.status.as_ref();
+    let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    if phase == "Succeeded" || phase == "Failed" {
+        return None;
+    }
+    Some(GatewayPod {
+        slice: object.labels().get(labels::GATEWAY_LABEL)?.clone(),
+        node: object.spec.as_ref()?.node_name.clone()?,
+        ip: status.and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok()),
+        deleting: object.metadata.deletion_timestamp.is_some(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_is_told_all_its_faults_at_once() {
+        let spec = slicewire_api::SliceSpec {
+            prefixes: vec!["10.77.0.0/16".into(), "10.78.1.2/16".into()],
+            pools: vec!["nonsense".into()],
+            vni: 0,
+            mtu: 100,
+            ..Default::default()
+        };
+        let faults = slice(&slicewire_api::Slice::new("Blue", spec)).unwrap_err();
+        let reasons: Vec<_> = faults.iter().map(|f| f.reason).collect();
+        assert_eq!(
+            reasons,
+            ["NameCharacters", "HostBitsSet", "MalformedPrefix", "VniRange", "MtuRange"]
+        );
+    }
+}
