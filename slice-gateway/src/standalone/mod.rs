@@ -61,7 +61,7 @@ async fn until_asked_to_end(
     path: &Path,
     mut current: File,
 ) -> anyhow::Result<()> {
-    let end = slicewire_runtime::shutdown::shutdown_signal()?;
+    let end = slicewire_runtime::shutdown_signal()?;
     let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
