@@ -9,13 +9,15 @@ use crate::core::device::Received;
 use crate::core::peer::{MIN_BUFFER, Peer};
 use crate::core::tables::Tables;
 use crate::counters::Drop;
-use crate::io::udp::{RecvBatch, Udp};
+use crate::io::sched;
+use crate::io::udp::{RECV_BATCH, RecvBatch, Udp};
 use crate::io::wait;
 use crate::packet::coalesce::{Coalescer, Sink};
 use crate::packet::vnet::VnetHdr;
 
 /// Runs until the engine stops.
 pub(super) fn run(shared: &Shared) {
+    sched::prefer_latency();
     let mut batch = RecvBatch::default();
     let mut join = Coalescer::new(shared.tun.joins());
     let mut udp = shared.udp();
@@ -33,7 +35,8 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// One batch; false when the socket has nothing more.
+/// One batch; false when the socket likely has nothing more: asking it would cost as much as
+/// waiting for it.
 fn round(shared: &Shared, udp: &Udp, batch: &mut RecvBatch, join: &mut Coalescer) -> bool {
     let count = match udp.recv(batch) {
         Ok(count) => count,
@@ -47,7 +50,7 @@ fn round(shared: &Shared, udp: &Udp, batch: &mut RecvBatch, join: &mut Coalescer
         receive(shared, &tables, udp, from, message, join, now);
     }
     join.flush(&mut Device(shared));
-    true
+    count == RECV_BATCH
 }
 
 fn receive(

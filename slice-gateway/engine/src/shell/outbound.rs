@@ -9,6 +9,7 @@ use super::batch::Batch;
 use crate::core::peer::Peer;
 use crate::core::tables::Tables;
 use crate::counters::Drop;
+use crate::io::sched;
 use crate::io::tun::READ_SIZE;
 use crate::io::udp::Udp;
 use crate::io::wait;
@@ -21,6 +22,7 @@ const READS: usize = 64;
 
 /// Runs until the engine stops.
 pub(super) fn run(shared: &Shared) {
+    sched::prefer_latency();
     let mut batch = Batch::new();
     let mut buf = vec![0u8; READ_SIZE].into_boxed_slice();
     while !shared.stopped() {
