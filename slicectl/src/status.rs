@@ -213,7 +213,7 @@ fn slice(project: &str, config: &SliceConfig, found: &Found, now: Timestamp) -> 
         .map(|v| format!("{}: {:?}: {} ({})", v.field, v.value, v.message, v.reason))
         .collect();
     // The violations say the same, each by itself.
-    let told = |c: &&Condition| !(c.type_ == ACCEPTED && !status.violations.is_empty());
+    let told = |c: &&Condition| c.type_ != ACCEPTED || status.violations.is_empty();
     let conditions: Vec<Condition> = status.conditions.iter().filter(told).cloned().collect();
     faults.extend(unmet(&conditions));
     if status.conditions.is_empty() {
