@@ -4,12 +4,14 @@
 //! * [`Network`] opens, makes and removes network namespaces; [`Namespace`] observes one and
 //!   applies a list of [`Op`]s to it. Planners compare [`State`]s and return operations as plain
 //!   data; only the two traits do anything.
-//! * [`Kernel`] is the real one.
+//! * [`Kernel`] is the real one, [`fake::FakeNetwork`] one in memory with the same rules and
+//!   injectable errors.
 //! * An object that is already there on adding, or already gone on deleting, is success.
 //! * Lists of routes and rules hold only ours ([`PROTOCOL`]), lists of neighbours only permanent
 //!   ones, so that nobody else's can end up in a plan.
 
 mod error;
+pub mod fake;
 mod model;
 mod netlink;
 mod netns;

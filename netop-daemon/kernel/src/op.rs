@@ -12,8 +12,9 @@ use crate::netns::NsId;
 /// operation is carried out, so a list may make a device and then use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Makes a veth pair, one end here, the other in namespace `peer_ns`, in one step: neither
-    /// end is ever seen in a wrong namespace or by a wrong name.
+    /// Makes a veth pair, one end here, the other in namespace `peer_ns`: neither end is ever seen
+    /// in a wrong namespace or by a wrong name. A peer that is to be up takes a second step;
+    /// [`Op::SetLink`] in its own namespace is cheaper.
     AddVeth {
         /// The end in this namespace.
         end: LinkEnd,

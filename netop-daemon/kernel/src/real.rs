@@ -15,7 +15,7 @@ use crate::error::{Error, Errors, os_error};
 use crate::model::{Address, Fdb, Link, LinkKind, Neighbour, Route, Rule, State};
 use crate::netlink::{self, Dump, Names, Socket};
 use crate::netns::{self, NsId};
-use crate::op::{LinkEnd, Op};
+use crate::op::{LinkChange, LinkEnd, Op};
 use crate::port::{Namespace, Network, Ns, OnError};
 use crate::sysctl;
 use crate::wireguard::{self, WireguardDevice, WireguardUpdate};
@@ -50,7 +50,7 @@ impl Network for Kernel {
             let made = netns::create(&name)?;
             let ns = RealNs::open(wanted)?;
             if made {
-                let change = crate::op::LinkChange::up(true);
+                let change = LinkChange::up(true);
                 ns.visit().carry_out(&Op::SetLink { dev: "lo".to_owned(), change })?;
             }
             Ok(ns)
@@ -361,15 +361,28 @@ impl Visit<'_> {
 
     fn add_veth(&mut self, end: &LinkEnd, peer_ns: &NsId, peer: &LinkEnd) -> io::Result<()> {
         let target = peer_ns.open()?;
-        let request = netlink::add_veth(end, peer, target.as_raw_fd())?;
-        let Err(error) = self.add(request) else { return Ok(()) };
-        // The same pair, or a name that is taken by something else?
-        let there = RealNs::open(peer_ns.clone())?.visit().link(&peer.name);
-        let same = self.link(&end.name).is_ok_and(|here| {
-            there
-                .is_ok_and(|there| here.peer == Some(there.index) && there.peer == Some(here.index))
-        });
-        accept_existing(error, same)
+        // The kernel opens no cable that has one end only yet, so this end follows.
+        let down = LinkEnd { up: false, ..peer.clone() };
+        let request = netlink::add_veth(end, &down, target.as_raw_fd())?;
+        let added = self.add(request);
+        if added.is_ok() && !peer.up {
+            return Ok(());
+        }
+        let there = RealNs::open(peer_ns.clone())?;
+        if let Err(error) = added {
+            // The same pair, or a name that is taken by something else?
+            let same = self.link(&end.name).is_ok_and(|here| {
+                there.visit().link(&peer.name).is_ok_and(|there| {
+                    here.peer == Some(there.index) && there.peer == Some(here.index)
+                })
+            });
+            accept_existing(error, same)?;
+        }
+        if !peer.up {
+            return Ok(());
+        }
+        let change = LinkChange::up(true);
+        there.visit().carry_out(&Op::SetLink { dev: peer.name.clone(), change })
     }
 
     fn change(&mut self, (message, flags): netlink::Request) -> io::Result<()> {
