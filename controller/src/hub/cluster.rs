@@ -1,0 +1,30 @@
+//! Cluster → its own namespace on the hub, the worker's rights there, and what the worker reports.
+//!
+//! Security: a worker's credential is a ServiceAccount token of its own namespace. Its Role lets it
+//! read what it is told and write the *status* of its objects, nothing else: it can change neither
+//! its own plan nor anything of another cluster's.
+
+mod apply;
+mod observe;
+mod plan;
+mod report;
+mod validate;
+
+use k8s_openapi::jiff::Timestamp;
+use slicewire_runtime::reconcile::Next;
+
+use super::Hub;
+use crate::kubernetes::cache::Key;
+use crate::kubernetes::write::next;
+
+/// One round for one cluster.
+pub(super) async fn reconcile(hub: &Hub, key: &Key) -> Next {
+    let Some(observed) = observe::observe(hub, key).await else { return Next::Wait };
+    let validated = validate::validate(&observed);
+    let plan = plan::plan(&observed, &validated);
+    let outcome = apply::apply(hub, plan.steps.clone()).await;
+    let now = Timestamp::now();
+    let reported = report::report(hub, &observed, &validated, &plan, &outcome, now).await;
+    let look_again = report::look_again(&observed, now).map_or(Next::Wait, Next::After);
+    next(&outcome, next(&reported, look_again))
+}

@@ -1,0 +1,101 @@
+//! What there is of a cluster.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::{Api, ResourceExt};
+use slicewire_api::labels::WORKER_ACCOUNT;
+use slicewire_api::{Cluster, SliceConfig, WorkerSlice};
+use slicewire_core::name::{ClusterName, HubNamespace, cluster_namespace, hub_namespace};
+
+use super::plan::ROLE;
+use crate::hub::Hub;
+use crate::kubernetes::cache::Key;
+
+/// A cluster and what belongs to it.
+#[derive(Debug, Clone)]
+pub(super) struct Observed {
+    /// What people wrote.
+    pub(super) cluster: Arc<Cluster>,
+    /// Its namespace, if it is there and ours.
+    pub(super) namespace: Option<Arc<Namespace>>,
+    pub(super) account: Option<Arc<ServiceAccount>>,
+    pub(super) role: Option<Arc<Role>>,
+    pub(super) binding: Option<Arc<RoleBinding>>,
+    /// The copy in whose status the worker reports.
+    pub(super) copy: Option<Arc<Cluster>>,
+    /// The worker's heartbeat.
+    pub(super) heartbeat: Option<Lease>,
+    /// What the cluster is told of slices.
+    pub(super) slices: Vec<Arc<WorkerSlice>>,
+    /// Slices of the project that name the cluster.
+    pub(super) users: Vec<Arc<SliceConfig>>,
+}
+
+/// Reads the caches, and the heartbeat, which nobody watches because it changes all the time.
+pub(super) async fn observe(hub: &Hub, (namespace, name): &Key) -> Option<Observed> {
+    let caches = &hub.caches;
+    let cluster = caches.clusters.get(namespace, name)?;
+    let users = caches
+        .configs
+        .list_in(namespace)
+        .into_iter()
+        .filter(|c| c.spec.clusters.iter().any(|x| x.name == *name))
+        .collect();
+    let mut observed = Observed {
+        cluster,
+        namespace: None,
+        account: None,
+        role: None,
+        binding: None,
+        copy: None,
+        heartbeat: None,
+        slices: Vec::new(),
+        users,
+    };
+    if let Some(own) = own_namespace(namespace, name) {
+        observed.namespace = caches.namespaces.get("", &own);
+        observed.account = caches.accounts.get(&own, WORKER_ACCOUNT);
+        observed.role = caches.roles.get(&own, ROLE);
+        observed.binding = caches.bindings.get(&own, ROLE);
+        observed.copy = caches.clusters.get(&own, name);
+        observed.slices = caches.slices.list_in(&own);
+        if observed.copy.as_ref().is_some_and(|c| c.status.is_some()) {
+            observed.heartbeat = heartbeat(hub, &own).await;
+        }
+    }
+    Some(observed)
+}
+
+/// The namespace of the cluster `name` of the project whose namespace is `project`.
+fn own_namespace(project: &str, name: &str) -> Option<String> {
+    match hub_namespace(project)? {
+        HubNamespace::Project(project) => {
+            Some(cluster_namespace(&project, &ClusterName::parse(name).ok()?))
+        }
+        HubNamespace::Cluster(..) => None,
+    }
+}
+
+async fn heartbeat(hub: &Hub, namespace: &str) -> Option<Lease> {
+    let leases: Api<Lease> = Api::namespaced(hub.writer.client.clone(), namespace);
+    match leases.get_opt(WORKER_ACCOUNT).await {
+        Ok(lease) => lease,
+        Err(error) => {
+            tracing::warn!(%namespace, %error, "cannot read the heartbeat");
+            None
+        }
+    }
+}
+
+impl Observed {
+    pub(super) fn name(&self) -> String {
+        self.cluster.name_any()
+    }
+
+    pub(super) fn deleting(&self) -> bool {
+        self.cluster.metadata.deletion_timestamp.is_some()
+    }
+}

@@ -1,0 +1,195 @@
+//! A SliceConfig's status, as a pure function of what is known.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use slicewire_api::condition::{self, ACCEPTED, CONNECTED, READY};
+use slicewire_api::{Fault, SliceClusterStatus, SliceConfigStatus, WorkerGateway, WorkerSlice};
+use slicewire_core::name::ClusterName;
+use slicewire_core::slice_spec::ValidatedSlice;
+use slicewire_core::violation::{Violation, summary};
+
+use super::observe::Observed;
+use super::plan::Plan;
+use crate::kubernetes::write::{self, Outcome};
+
+/// The status of a slice.
+pub(super) fn status(
+    observed: &Observed,
+    validated: &Result<ValidatedSlice, Vec<Violation>>,
+    plan: &Plan,
+    outcome: &Outcome,
+    now: Timestamp,
+) -> SliceConfigStatus {
+    let old = observed.config.status.clone().unwrap_or_default();
+    let generation = observed.config.metadata.generation;
+    let clusters = clusters(observed, plan);
+    let mut conditions = old.conditions;
+    let mut set = |type_, status, reason: &str, message: String| {
+        let one = condition::condition(type_, status, reason, message, generation, Time(now));
+        condition::set(&mut conditions, one);
+    };
+    let faults = validated.as_ref().err().cloned().unwrap_or_default();
+    if let Some(first) = faults.first() {
+        let runs = if observed.running() { " The slice runs on as it was." } else { "" };
+        set(ACCEPTED, false, first.reason, format!("{}.{runs}", summary(&faults)));
+    } else {
+        set(ACCEPTED, true, "Valid", "The spec is valid.".into());
+    }
+    let (ready, reason, message) = readiness(observed, &faults, plan, outcome, &clusters);
+    set(READY, ready, &reason, message);
+    SliceConfigStatus {
+        observed_generation: generation,
+        attached_pods: clusters.iter().map(|c| c.attached_pods).sum(),
+        tunnels: tunnels(observed),
+        clusters,
+        violations: faults.into_iter().map(Fault::from).collect(),
+        conditions,
+    }
+}
+
+fn readiness(
+    observed: &Observed,
+    faults: &[Violation],
+    plan: &Plan,
+    outcome: &Outcome,
+    clusters: &[SliceClusterStatus],
+) -> (bool, String, String) {
+    let no = |reason: &str, message: String| (false, reason.to_owned(), message);
+    let behind = || {
+        let waits = clusters.iter().filter(|c| !c.ready);
+        let told = waits.map(|c| {
+            let message = c.message.as_deref().unwrap_or("not ready");
+            format!("{}: {message}", c.name)
+        });
+        told.collect::<Vec<_>>().join("; ")
+    };
+    if observed.deleting() {
+        let message = if plan.leaving.is_empty() {
+            "Nothing is left in any cluster.".to_owned()
+        } else {
+            format!("Waiting for clusters to clean up. {}", behind())
+        };
+        return no("Deleting", message);
+    }
+    if let Err(errors) = outcome {
+        let (reason, message) = write::summary(errors);
+        return no(reason, message);
+    }
+    if !faults.is_empty() && !observed.running() {
+        return no("NotAccepted", "Mend what condition Accepted lists.".to_owned());
+    }
+    if let Some(duplicate) = plan.duplicates.first() {
+        return no(
+            "DuplicatePublicKey",
+            format!(
+                "gateways {} of clusters {} and {} publish the same public key; the one of {} is not used. Delete Secret sw-gw-<slice>-keys there to get new keys",
+                duplicate.lane, duplicate.holder, duplicate.refused, duplicate.refused
+            ),
+        );
+    }
+    match clusters.iter().find(|c| !c.ready) {
+        None => (true, "Carried".to_owned(), "Every cluster carries the slice.".to_owned()),
+        Some(first) => {
+            let reason = first.reason.clone().unwrap_or_else(|| "NotReady".to_owned());
+            no(&reason, behind())
+        }
+    }
+}
+
+/// One entry for each cluster of the slice and for each that still holds addresses of it.
+fn clusters(observed: &Observed, plan: &Plan) -> Vec<SliceClusterStatus> {
+    let held = observed.held();
+    let mut names: Vec<&str> =
+        observed.config.spec.clusters.iter().map(|c| c.name.as_str()).collect();
+    names.extend(observed.slices.keys().map(ClusterName::as_str));
+    names.sort_unstable();
+    names.dedup();
+    names
+        .into_iter()
+        .map(|name| {
+            let parsed = ClusterName::parse(name).ok();
+            let holding = parsed.as_ref().and_then(|n| held.get(n)).cloned().unwrap_or_default();
+            let slice = parsed.as_ref().and_then(|n| observed.slices.get(n)).map(|s| &**s);
+            let gateway = parsed.as_ref().and_then(|n| observed.gateways.get(n)).map(|g| &**g);
+            let leaving = parsed.as_ref().is_some_and(|n| plan.leaving.contains(n));
+            let trouble = trouble(observed, name, slice, gateway, leaving);
+            SliceClusterStatus {
+                name: name.to_owned(),
+                pools: super::desired::strings(&holding.pools),
+                gateway_prefixes: super::desired::strings(&holding.gateways),
+                attached_pods: slice
+                    .and_then(|s| s.status.as_ref())
+                    .map_or(0, |s| s.attached_pods.max(0)),
+                ready: trouble.is_none(),
+                reason: trouble.as_ref().map(|(reason, _)| reason.clone()),
+                message: trouble.map(|(_, message)| message),
+            }
+        })
+        .collect()
+}
+
+/// Why a cluster does not carry the slice, and what to do.
+fn trouble(
+    observed: &Observed,
+    name: &str,
+    slice: Option<&WorkerSlice>,
+    gateway: Option<&WorkerGateway>,
+    leaving: bool,
+) -> Option<(String, String)> {
+    let say = |reason: &str, message: &str| Some((reason.to_owned(), message.to_owned()));
+    let Some(cluster) = observed.clusters.get(name) else {
+        return say("UnknownCluster", "is not registered in this project");
+    };
+    let Some(slice) = slice else {
+        return match cluster.status.as_ref().and_then(|s| s.namespace.as_ref()) {
+            None => say(
+                "ClusterNotPrepared",
+                "its namespace on the hub is not there yet; see the Cluster's conditions",
+            ),
+            Some(_) => say("NotPlanned", "has not been told of the slice yet"),
+        };
+    };
+    let conditions = cluster.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let connected = conditions.iter().find(|c| c.type_ == CONNECTED);
+    let status = slice.status.as_ref();
+    let own = status.and_then(|s| s.conditions.iter().find(|c| c.type_ == READY));
+    let current = status.is_some_and(|s| s.observed_generation == slice.metadata.generation);
+    if let Some(lost) = connected.filter(|c| c.status != "True") {
+        return Some((lost.reason.clone(), lost.message.clone()));
+    }
+    match own {
+        _ if leaving => {
+            let what = own.map_or("has not answered yet", |c| c.message.as_str());
+            say("Leaving", &format!("is leaving the slice: {what}"))
+        }
+        None => say("WaitingForWorker", "its worker has not answered yet"),
+        Some(c) if c.status != "True" => Some((c.reason.clone(), c.message.clone())),
+        Some(_) if !current => say("Updating", "its worker has not taken in the last change yet"),
+        Some(_) => gateway_trouble(gateway),
+    }
+}
+
+fn gateway_trouble(gateway: Option<&WorkerGateway>) -> Option<(String, String)> {
+    let gateway = gateway?;
+    if gateway.spec.lanes.is_empty() {
+        return None;
+    }
+    let conditions = gateway.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    match conditions.iter().find(|c| c.type_ == READY) {
+        Some(c) if c.status == "True" => None,
+        Some(c) => Some((c.reason.clone(), c.message.clone())),
+        None => Some(("WaitingForGateways".into(), "its gateways have not reported yet".into())),
+    }
+}
+
+/// Working tunnel ends of those that should be, over all lanes and clusters.
+fn tunnels(observed: &Observed) -> Option<String> {
+    let clusters = observed.gateways.len();
+    let (mut up, mut planned) = (0, 0);
+    for gateway in observed.gateways.values() {
+        planned += gateway.spec.lanes.len() * clusters.saturating_sub(1);
+        let lanes = gateway.status.iter().flat_map(|s| &s.lanes);
+        up += lanes.flat_map(|l| &l.tunnels).filter(|t| t.up).count();
+    }
+    (planned > 0).then(|| format!("{}/{planned}", up.min(planned)))
+}

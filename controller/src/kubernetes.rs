@@ -1,0 +1,8 @@
+//! What both controllers need of Kubernetes: caches, changes, Events, leases.
+
+pub(crate) mod cache;
+pub(crate) mod change;
+pub(crate) mod event;
+pub(crate) mod lease;
+pub(crate) mod watch;
+pub(crate) mod write;

@@ -1,0 +1,226 @@
+//! A worker cluster: carries out what the hub says, and reports.
+//!
+//! The hub's word is mirrored into this cluster's own API server, and everything here works from
+//! the mirror. Without a hub nothing stops but changes.
+
+mod cluster;
+mod gateway;
+mod hub_link;
+mod node_blocks;
+mod slice;
+mod watches;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::Client;
+use kube::api::DynamicObject;
+use kube::core::NamespaceResourceScope;
+use serde::de::DeserializeOwned;
+use slicewire_api::labels::WORKER_MANAGER;
+use slicewire_api::{Cluster, Slice, SliceGateway, SliceNode, WorkerGateway, WorkerSlice};
+use slicewire_runtime::reconcile::{Queue, drive};
+use slicewire_runtime::{Health, Metrics};
+use tokio_util::sync::CancellationToken;
+
+use crate::kubernetes::cache::Cache;
+use crate::kubernetes::event::Events;
+use crate::kubernetes::lease::Leadership;
+use crate::kubernetes::write::Writer;
+use crate::options::{Identity, Images, WorkerOptions};
+use gateway::streams::Streams;
+use hub_link::HubLink;
+
+/// Name of the worker's Lease.
+const LEASE: &str = "slicewire-worker";
+/// Reconciles of one kind that run side by side.
+const PARALLEL: usize = 8;
+
+/// What every reconciler of a worker shares.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    writer: Writer,
+    events: Events,
+    metrics: Metrics,
+    /// Where our components run.
+    namespace: String,
+    images: Images,
+    local: Local,
+    told: Told,
+    queues: Queues,
+    hub: HubLink,
+    streams: Streams,
+}
+
+/// What is known of this cluster's API server.
+#[derive(Clone, Default)]
+pub(crate) struct Local {
+    slices: Cache<Slice>,
+    gateways: Cache<SliceGateway>,
+    slice_nodes: Cache<SliceNode>,
+    nodes: Cache<Node>,
+    namespaces: Cache<Namespace>,
+    /// Gateway pods.
+    pods: Cache<Pod>,
+    /// Gateway services.
+    services: Cache<Service>,
+    /// Gateway workloads.
+    workloads: Cache<StatefulSet>,
+    service_cidrs: Cache<ServiceCIDR>,
+    daemon_sets: Cache<DaemonSet>,
+    deployments: Cache<Deployment>,
+    /// The way into the hub.
+    credentials: Cache<Secret>,
+}
+
+/// What the hub has told.
+#[derive(Clone, Default)]
+pub(crate) struct Told {
+    slices: Cache<WorkerSlice>,
+    gateways: Cache<WorkerGateway>,
+    clusters: Cache<Cluster>,
+}
+
+/// What has to be looked at; slices by name.
+#[derive(Clone, Default)]
+pub(crate) struct Queues {
+    slices: Queue<String>,
+    gateways: Queue<String>,
+    blocks: Queue<String>,
+    cluster: Queue<()>,
+}
+
+impl Worker {
+    /// Takes in the answer to a write.
+    fn note(&self, object: DynamicObject) {
+        let kind = object.types.as_ref().map(|t| t.kind.clone()).unwrap_or_default();
+        match kind.as_str() {
+            "Slice" => note(&self.local.slices, object),
+            "SliceGateway" => note(&self.local.gateways, object),
+            "SliceNode" => note(&self.local.slice_nodes, object),
+            "Service" => note(&self.local.services, object),
+            "StatefulSet" => note(&self.local.workloads, object),
+            "WorkerSlice" => note(&self.told.slices, object),
+            "WorkerGateway" => note(&self.told.gateways, object),
+            "Cluster" => note(&self.told.clusters, object),
+            _ => {}
+        }
+    }
+
+    /// Asks for everything of a slice.
+    fn touch(&self, slice: &str) {
+        self.queues.touch(slice);
+    }
+}
+
+impl Queues {
+    /// Asks for everything of a slice.
+    fn touch(&self, slice: &str) {
+        self.slices.add(slice.to_owned());
+        self.gateways.add(slice.to_owned());
+        self.blocks.add(slice.to_owned());
+    }
+}
+
+impl Local {
+    async fn wait_synced(&self) {
+        self.slices.wait_synced().await;
+        self.gateways.wait_synced().await;
+        self.slice_nodes.wait_synced().await;
+        self.nodes.wait_synced().await;
+        self.namespaces.wait_synced().await;
+        self.pods.wait_synced().await;
+        self.services.wait_synced().await;
+        self.workloads.wait_synced().await;
+    }
+}
+
+fn note<K>(cache: &Cache<K>, object: DynamicObject)
+where
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+{
+    match object.try_parse() {
+        Ok(object) => cache.note(object),
+        // The watch tells it, a little later.
+        Err(error) => tracing::debug!(%error, "an answer of the API server is not understood"),
+    }
+}
+
+/// An API of this cluster's objects in our own namespace.
+fn ours<K>(client: &Client, namespace: &str) -> kube::Api<K>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    kube::Api::namespaced(client.clone(), namespace)
+}
+
+/// Runs the worker until `stop`.
+///
+/// # Errors
+/// None at present; the signature is that of the hub.
+pub(crate) async fn run(
+    client: Client,
+    options: WorkerOptions,
+    identity: Identity,
+    health: Health,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let queues = Queues::default();
+    let worker = Worker {
+        writer: Writer { client: client.clone(), manager: WORKER_MANAGER },
+        events: Events::new(client.clone(), WORKER_MANAGER, &identity.pod),
+        metrics,
+        namespace: identity.namespace.clone(),
+        images: options.images,
+        local: Local::default(),
+        told: Told::default(),
+        streams: Streams::new(queues.clone()),
+        queues,
+        hub: HubLink::default(),
+    };
+    let synced = health.wait_for("first lists from the API server");
+    watches::start(&worker, &client, &stop);
+    let credentials = hub_link::watch_credentials(&worker, &client, &options.hub_secret, &stop);
+    let leadership = Leadership::new(client, &identity.namespace, LEASE, &identity.pod);
+    let (led, ()) = tokio::join!(leadership.acquire(&stop), async {
+        tokio::select! {
+            () = worker.local.wait_synced() => drop(synced),
+            () = stop.cancelled() => {}
+        }
+    });
+    if led && !stop.is_cancelled() {
+        tracing::info!("leading");
+        let ends = stop.child_token();
+        tokio::join!(
+            leadership.keep(&stop, &ends),
+            hub_link::run(&worker, &options.hub_secret, credentials, &ends),
+            reconcile(&worker, &ends),
+        );
+    }
+    stop.cancel();
+    Ok(())
+}
+
+/// Runs every reconciler until `stop`.
+async fn reconcile(worker: &Worker, stop: &CancellationToken) {
+    let (a, b, c, d) = (worker.clone(), worker.clone(), worker.clone(), worker.clone());
+    tokio::join!(
+        drive(worker.queues.slices.clone(), PARALLEL, stop.clone(), move |key| {
+            let worker = a.clone();
+            async move { slice::reconcile(&worker, &key).await }
+        }),
+        drive(worker.queues.gateways.clone(), PARALLEL, stop.clone(), move |key| {
+            let worker = b.clone();
+            async move { gateway::reconcile(&worker, &key).await }
+        }),
+        drive(worker.queues.blocks.clone(), PARALLEL, stop.clone(), move |key| {
+            let worker = c.clone();
+            async move { node_blocks::reconcile(&worker, &key).await }
+        }),
+        drive(worker.queues.cluster.clone(), 1, stop.clone(), move |()| {
+            let worker = d.clone();
+            async move { cluster::reconcile(&worker).await }
+        }),
+    );
+}

@@ -1,0 +1,121 @@
+//! Which change of which object asks for which reconcile.
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::{Api, Client, Resource, ResourceExt};
+use slicewire_api::labels::{GATEWAY_LABEL, OF_SLICE, PART_OF, PRODUCT};
+use tokio_util::sync::CancellationToken;
+
+use super::{Queues, Worker, ours};
+use crate::kubernetes::watch::Watch;
+
+/// Starts every watch of this cluster's own API server.
+pub(super) fn start(worker: &Worker, client: &Client, stop: &CancellationToken) {
+    mirrors(worker, client, stop);
+    gateways(worker, client, stop);
+    surroundings(worker, client, stop);
+}
+
+/// Slices, gateways' plans and slices on nodes.
+fn mirrors(worker: &Worker, client: &Client, stop: &CancellationToken) {
+    let local = &worker.local;
+    let queues = worker.queues.clone();
+    Watch::new(Api::all(client.clone()), &local.slices, stop)
+        .spawn(move |slice| queues.touch(&slice.name_any()));
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.gateways, stop).spawn(
+        move |gateway: &slicewire_api::SliceGateway| {
+            queues.gateways.add(gateway.name_any());
+            queues.slices.add(gateway.name_any());
+        },
+    );
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.slice_nodes, stop).spawn(
+        move |node: &slicewire_api::SliceNode| {
+            queues.blocks.add(node.spec.slice.clone());
+            queues.slices.add(node.spec.slice.clone());
+        },
+    );
+}
+
+/// Gateway pods and what is around them.
+fn gateways(worker: &Worker, client: &Client, stop: &CancellationToken) {
+    let local = &worker.local;
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.pods, stop)
+        .labels(GATEWAY_LABEL)
+        .trim(trim_pod)
+        .spawn(move |pod| by_label(&queues, pod, GATEWAY_LABEL));
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.services, stop)
+        .labels(OF_SLICE)
+        .spawn(move |service| by_label(&queues, service, OF_SLICE));
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.workloads, stop)
+        .labels(OF_SLICE)
+        .spawn(move |workload| by_label(&queues, workload, OF_SLICE));
+}
+
+/// What slices live in: nodes, namespaces, our own components.
+fn surroundings(worker: &Worker, client: &Client, stop: &CancellationToken) {
+    let local = &worker.local;
+    let (queues, slices) = (worker.queues.clone(), local.slices.clone());
+    Watch::new(Api::all(client.clone()), &local.nodes, stop).trim(trim_node).spawn(move |_| {
+        queues.cluster.add(());
+        // Addresses of gateways, and nodes that are gone. Statuses of nodes hardly change: leases
+        // carry their heartbeats.
+        for slice in slices.list() {
+            queues.gateways.add(slice.name_any());
+            queues.blocks.add(slice.name_any());
+        }
+    });
+    let (queues, slices) = (worker.queues.clone(), local.slices.clone());
+    Watch::new(Api::all(client.clone()), &local.namespaces, stop).trim(trim_namespace).spawn(
+        move |_| {
+            for slice in slices.list() {
+                queues.slices.add(slice.name_any());
+            }
+        },
+    );
+    let queues = worker.queues.clone();
+    Watch::new(Api::all(client.clone()), &local.service_cidrs, stop)
+        .spawn(move |_| queues.cluster.add(()));
+    let product = format!("{PART_OF}={PRODUCT}");
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.daemon_sets, stop)
+        .labels(&product)
+        .spawn(move |_| queues.cluster.add(()));
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.deployments, stop)
+        .labels(&product)
+        .spawn(move |_| queues.cluster.add(()));
+}
+
+fn by_label<K: Resource>(queues: &Queues, object: &K, label: &str) {
+    if let Some(slice) = object.labels().get(label) {
+        queues.gateways.add(slice.clone());
+    }
+}
+
+/// Nodes carry lists of images and volumes that nobody here reads.
+fn trim_node(node: &mut Node) {
+    node.metadata.annotations = None;
+    node.metadata.labels = None;
+    if let Some(status) = &mut node.status {
+        let addresses = status.addresses.take();
+        *status = k8s_openapi::api::core::v1::NodeStatus { addresses, ..Default::default() };
+    }
+}
+
+fn trim_namespace(namespace: &mut Namespace) {
+    namespace.metadata.annotations = None;
+    namespace.spec = None;
+    namespace.status = None;
+}
+
+fn trim_pod(pod: &mut Pod) {
+    pod.metadata.annotations = None;
+    if let Some(spec) = &mut pod.spec {
+        let node_name = spec.node_name.take();
+        *spec = k8s_openapi::api::core::v1::PodSpec { node_name, ..Default::default() };
+    }
+}
