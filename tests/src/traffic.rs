@@ -1,0 +1,75 @@
+//! Traffic that runs while something is done to the system.
+
+use std::net::IpAddr;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::world::World;
+
+/// Pings per second.
+pub const RATE: u32 = 100;
+
+/// A ping at [`RATE`] and a TCP stream between two pods, both running.
+pub struct Traffic {
+    ping: Child,
+    stream: Child,
+    sent: u32,
+}
+
+impl World {
+    /// Starts traffic from a pod to an address, for `seconds`. An iperf3 server is started in the
+    /// pod that has it.
+    ///
+    /// # Errors
+    /// The programs cannot be started.
+    pub fn traffic(
+        &self,
+        from: (&str, &str, &str),
+        server: (&str, &str, &str),
+        to: IpAddr,
+        seconds: u32,
+    ) -> Result<Traffic> {
+        let (cluster, ns, pod) = server;
+        self.sh(cluster, ns, pod, "pidof iperf3 >/dev/null || iperf3 -s -D")?;
+        let (cluster, ns, pod) = from;
+        let start = |line: &str| {
+            self.testbed
+                .kubectl_command(cluster)
+                .args(["-n", ns, "exec", pod, "--", "sh", "-c", line])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .context("cannot start kubectl")
+        };
+        let sent = seconds * RATE;
+        let ping = start(&format!("ping -q -i 0.01 -c {sent} -W 2 {to}"))?;
+        let stream = start(&format!("iperf3 -c {to} -t {seconds} -b 20M -i 0"))?;
+        Ok(Traffic { ping, stream, sent })
+    }
+}
+
+impl Traffic {
+    /// Waits for the end; how many of the pings were lost.
+    ///
+    /// # Errors
+    /// The TCP stream broke, or what ping printed cannot be read.
+    pub fn lost(self) -> Result<u32> {
+        let ping = self.ping.wait_with_output()?;
+        let stream = self.stream.wait_with_output()?;
+        let said = String::from_utf8_lossy(&ping.stdout).into_owned();
+        let summary = said.lines().find(|l| l.contains("packets transmitted"));
+        let summary = summary.with_context(|| {
+            format!("ping ended early: {said}{}", String::from_utf8_lossy(&ping.stderr))
+        })?;
+        let number = |word: usize| summary.split(' ').nth(word).and_then(|w| w.parse::<u32>().ok());
+        let received = number(3).context("ping's summary cannot be read")?;
+        ensure!(
+            stream.status.success(),
+            "the TCP stream broke: {}{}",
+            String::from_utf8_lossy(&stream.stdout),
+            String::from_utf8_lossy(&stream.stderr)
+        );
+        Ok(self.sent.saturating_sub(received))
+    }
+}
