@@ -3,6 +3,9 @@
 //! Pods that are just being started come first: a request to attach one is served between any two
 //! pods of a larger round, and the round then begins anew with what has changed.
 
+#[cfg(test)]
+mod laws;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -300,7 +303,9 @@ impl Engine {
                 Ok(()) => gateway |= want.gateway && !there,
                 Err(error) => {
                     self.done.remove(key);
-                    self.lost(want);
+                    if error.reason() == "NotFound" {
+                        self.lost(want);
+                    }
                     failures.push(failure(want, &error));
                     self.metrics.failed(error.reason());
                     tracing::debug!(slice, pod = ?want.pod, %error, "attaching failed");

@@ -308,7 +308,7 @@ fn gateways(
             Some(routes::Gateway {
                 place,
                 fresh: heard && !gateway.deleting,
-                reaches: said.reaches.clone(),
+                tunnels: said.tunnels.clone(),
             })
         })
         .collect()

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use slicewire_core::name::SliceName;
 use slicewire_core::onboarding::Rule;
 use slicewire_core::prefix::Family;
+use slicewire_core::routes::Tunnel;
 use slicewire_core::selector::Labels;
 use tokio::sync::watch;
 
@@ -87,10 +88,10 @@ pub(crate) struct Sandbox {
     pub(crate) seen: Instant,
 }
 
-/// What a gateway last said about the clusters it reaches.
+/// What a gateway last said about its tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GatewayRoutes {
-    pub(crate) reaches: Vec<(String, Vec<IpNet>)>,
+    pub(crate) tunnels: Vec<Tunnel>,
     /// Since when it has not been heard; none while its stream is up.
     pub(crate) lost: Option<Instant>,
 }

@@ -8,10 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use slicewire_api::labels::ROUTES_PORT;
+use slicewire_core::gateway::Routes;
+use slicewire_core::routes::Tunnel;
+use slicewire_core::violation;
+use slicewire_rpc::gateway::v1::WatchRoutesRequest;
 use slicewire_rpc::gateway::v1::route_service_client::RouteServiceClient;
-use slicewire_rpc::gateway::v1::{WatchRoutesRequest, WatchRoutesResponse};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -78,7 +80,7 @@ fn gateways(world: &World, node: &str) -> BTreeMap<String, (IpAddr, String)> {
 }
 
 async fn listen(shared: Shared, node: String, uid: String, ip: IpAddr, slice: String) {
-    let mut pause = Duration::from_millis(100);
+    let mut pause = Duration::from_millis(200);
     loop {
         if let Err(status) = stream(&shared, &node, &uid, ip, &slice, &mut pause).await {
             tracing::debug!(gateway = %ip, slice, %status, "not listening to a gateway");
@@ -126,32 +128,45 @@ async fn stream(
             .map_err(|_| Box::new(tonic::Status::deadline_exceeded("the gateway is silent")))?
             .map_err(Box::new)?;
         let Some(message) = message else { return Ok(()) };
-        if message.slice != slice {
-            let other = format!("the pod is a gateway of slice {}", message.slice);
+        let said = Routes::try_from(message).map_err(|faults| {
+            Box::new(tonic::Status::invalid_argument(violation::summary(&faults)))
+        })?;
+        if said.slice.as_str() != slice {
+            let other = format!("the pod is a gateway of slice {}", said.slice);
             return Err(Box::new(tonic::Status::failed_precondition(other)));
         }
-        *pause = Duration::from_millis(100);
-        let heard = GatewayRoutes { reaches: reaches(&message), lost: None };
+        *pause = Duration::from_millis(200);
         shared.change(|world| {
-            if world.routes.get(uid) == Some(&heard) {
+            let old = world.routes.get(uid);
+            let tunnels = tunnels(&said, old);
+            let heard = GatewayRoutes { tunnels, lost: None };
+            if old == Some(&heard) {
                 return false;
             }
-            tracing::info!(gateway = %ip, slice, reaches = ?heard.reaches, "gateway reports");
+            tracing::info!(gateway = %ip, slice, tunnels = ?heard.tunnels, "gateway reports");
             world.routes.insert(uid.to_owned(), heard);
             true
         });
     }
 }
 
-/// Clusters whose tunnels work, with the prefixes behind them; what is no prefix is left out.
-fn reaches(message: &WatchRoutesResponse) -> Vec<(String, Vec<IpNet>)> {
-    let up = message.routes.iter().filter(|r| r.up);
-    let mut reaches: Vec<(String, Vec<IpNet>)> = up
-        .map(|r| {
-            let nets = r.prefixes.iter().filter_map(|p| p.parse::<IpNet>().ok());
-            (r.cluster.clone(), nets.map(|n| n.trunc()).collect())
+/// The tunnels a gateway tells of. One it told of before and does not any more counts as down: a
+/// process that has just started may not have looked at all of them yet.
+fn tunnels(said: &Routes, old: Option<&GatewayRoutes>) -> Vec<Tunnel> {
+    let mut tunnels: Vec<Tunnel> = said
+        .routes
+        .iter()
+        .map(|r| Tunnel {
+            cluster: r.cluster.clone(),
+            prefixes: r.prefixes.clone(),
+            up: r.health.up,
         })
         .collect();
-    reaches.sort();
-    reaches
+    for old in old.into_iter().flat_map(|o| &o.tunnels) {
+        if !tunnels.iter().any(|t| t.cluster == old.cluster) {
+            tunnels.push(Tunnel { up: false, ..old.clone() });
+        }
+    }
+    tunnels.sort();
+    tunnels
 }

@@ -7,8 +7,9 @@
 //! node, else nowhere. So a packet crosses the fabric once at most, and no two nodes can send it
 //! back and forth, whatever they believe about each other's gateways.
 //!
-//! A gateway that has stopped talking to the node, or is being shut down, is used only for prefixes
-//! that no other lane serves: losing the process that reports a tunnel does not stop the tunnel.
+//! A lane that says its tunnel is down, has stopped talking to the node, or is being shut down is
+//! used only for prefixes that no other lane serves: losing the process that reports a tunnel does
+//! not stop the tunnel, and a wrong probe cannot make things worse.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -47,8 +48,19 @@ pub struct Gateway {
     pub place: Place,
     /// False when it has stopped talking or is being shut down.
     pub fresh: bool,
-    /// Clusters its tunnels reach, with the prefixes behind them.
-    pub reaches: Vec<(String, Vec<IpNet>)>,
+    /// One a tunnel.
+    pub tunnels: Vec<Tunnel>,
+}
+
+/// A gateway's tunnel to another cluster, as far as routes are concerned.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tunnel {
+    /// The cluster at the other end.
+    pub cluster: String,
+    /// Prefixes behind it.
+    pub prefixes: Vec<IpNet>,
+    /// Whether it works.
+    pub up: bool,
 }
 
 /// What the routes of a slice router follow from.
@@ -112,14 +124,14 @@ pub fn routes(input: &Input) -> Routes {
     for prefix in input.remotes.values().flatten() {
         routes.fabric.entry(*prefix).or_default();
     }
-    let lanes = |fresh: bool| input.gateways.iter().filter(move |g| g.fresh == fresh);
     let mut served = Routes::default();
-    for gateway in lanes(true) {
-        add_lane(&mut served, input, &peers, gateway);
-    }
     let mut last_resort = Routes::default();
-    for gateway in lanes(false) {
-        add_lane(&mut last_resort, input, &peers, gateway);
+    for gateway in &input.gateways {
+        for tunnel in &gateway.tunnels {
+            let works = gateway.fresh && tunnel.up;
+            let routes = if works { &mut served } else { &mut last_resort };
+            add_lane(routes, input, &peers, &gateway.place, tunnel);
+        }
     }
     for (prefix, via) in last_resort.main {
         served.main.entry(prefix).or_insert(via);
@@ -145,27 +157,29 @@ fn router_of(peer: &Peer, family: Family) -> Option<IpAddr> {
     router_addresses(&peer.blocks).into_iter().find(|a| Family::of_addr(a) == family)
 }
 
-/// Adds what one gateway serves. A prefix counts only when it lies in what the hub says may be
+/// Adds what one tunnel serves. A prefix counts only when it lies in what the hub says may be
 /// behind that cluster, so that no gateway can draw traffic that is not its own.
-fn add_lane(routes: &mut Routes, input: &Input, peers: &[(&Peer, IpAddr)], gateway: &Gateway) {
-    for (cluster, prefixes) in &gateway.reaches {
-        let allowed = input.remotes.get(cluster).map_or(&[][..], Vec::as_slice);
-        for prefix in prefixes.iter().filter(|p| allowed.iter().any(|a| a.contains(*p))) {
-            let family = Family::of(prefix);
-            match &gateway.place {
-                Place::Here(addresses) => {
-                    let address = addresses.iter().find(|a| Family::of_addr(a) == family);
-                    let Some(address) = address else { continue };
-                    routes.main.entry(*prefix).or_default().insert(Via::Pod(*address));
-                    routes.fabric.entry(*prefix).or_default().insert(Via::Pod(*address));
-                }
-                Place::Node(node) => {
-                    let peer = peers.iter().find(|(p, _)| p.node == *node);
-                    let Some(router) = peer.and_then(|(p, _)| router_of(p, family)) else {
-                        continue;
-                    };
-                    routes.main.entry(*prefix).or_default().insert(Via::Router(router));
-                }
+fn add_lane(
+    routes: &mut Routes,
+    input: &Input,
+    peers: &[(&Peer, IpAddr)],
+    place: &Place,
+    tunnel: &Tunnel,
+) {
+    let allowed = input.remotes.get(&tunnel.cluster).map_or(&[][..], Vec::as_slice);
+    for prefix in tunnel.prefixes.iter().filter(|p| allowed.iter().any(|a| a.contains(*p))) {
+        let family = Family::of(prefix);
+        match place {
+            Place::Here(addresses) => {
+                let address = addresses.iter().find(|a| Family::of_addr(a) == family);
+                let Some(address) = address else { continue };
+                routes.main.entry(*prefix).or_default().insert(Via::Pod(*address));
+                routes.fabric.entry(*prefix).or_default().insert(Via::Pod(*address));
+            }
+            Place::Node(node) => {
+                let peer = peers.iter().find(|(p, _)| p.node == *node);
+                let Some(router) = peer.and_then(|(p, _)| router_of(p, family)) else { continue };
+                routes.main.entry(*prefix).or_default().insert(Via::Router(router));
             }
         }
     }
@@ -206,12 +220,14 @@ mod tests {
         )])
     }
 
+    fn tunnel(cluster: &str, prefixes: &[&str], up: bool) -> Tunnel {
+        let prefixes = prefixes.iter().map(|p| net(p)).collect();
+        Tunnel { cluster: cluster.into(), prefixes, up }
+    }
+
     fn gateway(place: Place, fresh: bool) -> Gateway {
-        Gateway {
-            place,
-            fresh,
-            reaches: vec![("west".into(), vec![net("10.77.128.0/17"), net("10.77.8.1/32")])],
-        }
+        let tunnels = vec![tunnel("west", &["10.77.128.0/17", "10.77.8.1/32"], true)];
+        Gateway { place, fresh, tunnels }
     }
 
     fn input(gateways: Vec<Gateway>) -> Input {
@@ -273,11 +289,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_that_is_down_yields_to_one_that_works() {
+        let west = net("10.77.128.0/17");
+        let mut down = gateway(here(), true);
+        down.tunnels[0].up = false;
+        let alone = routes(&input(vec![down.clone()]));
+        assert_eq!(alone.main[&west], BTreeSet::from([Via::Pod(addr("10.77.1.5"))]));
+        let two = routes(&input(vec![down, gateway(Place::Node("n2".into()), true)]));
+        assert_eq!(two.main[&west], BTreeSet::from([Via::Router(addr("10.77.2.0"))]));
+    }
+
+    #[test]
     fn a_gateway_draws_no_traffic_that_is_not_its_clusters() {
         let mut greedy = gateway(here(), true);
-        greedy.reaches = vec![
-            ("west".into(), vec![net("0.0.0.0/0"), net("10.77.2.0/26")]),
-            ("nowhere".into(), vec![net("10.77.128.0/17")]),
+        greedy.tunnels = vec![
+            tunnel("west", &["0.0.0.0/0", "10.77.2.0/26"], true),
+            tunnel("nowhere", &["10.77.128.0/17"], true),
         ];
         let routes = routes(&input(vec![greedy]));
         assert!(!routes.main.contains_key(&net("0.0.0.0/0")));

@@ -10,19 +10,37 @@
 //! | [`ttrpc`] | the envelopes in which NRI messages travel |
 
 /// `runtime.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod cri {
     tonic::include_proto!("runtime.v1");
 }
 
 /// `nri.pkg.api.v1alpha1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod nri {
     tonic::include_proto!("nri.pkg.api.v1alpha1");
 }
 
 /// Requests and responses of ttrpc.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod ttrpc {
     tonic::include_proto!("ttrpc");
 }
