@@ -19,6 +19,7 @@ mod op;
 mod port;
 mod real;
 mod sysctl;
+mod visit;
 mod wireguard;
 
 pub use error::{Error, Errors};

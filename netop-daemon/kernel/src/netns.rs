@@ -93,10 +93,11 @@ pub(crate) fn create(name: &str) -> io::Result<bool> {
     check_name(name)?;
     make_shared_dir(Path::new(NETNS_DIR))?;
     let path = Path::new(NETNS_DIR).join(name);
-    let file = OpenOptions::new().create(true).truncate(false).append(true).open(&path)?;
-    if is_namespace(&file)? {
+    if NsId::path(&path).open().is_ok() {
         return Ok(false);
     }
+    // The file is only there to be mounted on; one may be left from an interrupted attempt.
+    OpenOptions::new().create(true).append(true).open(&path)?;
     on_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let own = Path::new("/proc/thread-self/ns/net");

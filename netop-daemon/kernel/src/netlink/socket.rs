@@ -123,8 +123,11 @@ struct Header {
     sequence: u32,
 }
 
-/// The first message of a buffer: header, payload, what follows.
-fn split(buffer: &[u8]) -> io::Result<Option<(Header, &[u8], &[u8])>> {
+/// A message's header and payload, and what follows it.
+type Split<'a> = (Header, &'a [u8], &'a [u8]);
+
+/// The first message of a buffer, if there is one.
+fn split(buffer: &[u8]) -> io::Result<Option<Split<'_>>> {
     if buffer.is_empty() {
         return Ok(None);
     }

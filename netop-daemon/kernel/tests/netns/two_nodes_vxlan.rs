@@ -80,7 +80,7 @@ async fn over(test: &str, addrs: [&str; 2]) {
     // A node that moved: the entry is replaced, not doubled.
     let moved = Fdb { dst: ip(addrs[0]), ..entry.clone() };
     r1.sequence(vec![Op::ReplaceFdb(moved.clone())]).await.unwrap();
-    assert_eq!(r1.fdb().await.unwrap().into_iter().collect::<Vec<_>>(), [moved.clone()]);
+    assert_eq!(r1.fdb().await.unwrap(), [moved.clone()].into());
     r1.sequence(vec![Op::DeleteFdb(moved.clone()), Op::DeleteFdb(moved)]).await.unwrap();
     assert!(r1.fdb().await.unwrap().is_empty());
 
