@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, metadata_watcher, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use slicewire_api::{Slice, convert};
 use slicewire_core::admission::{SliceRules, onboarded};
@@ -59,8 +60,9 @@ impl World {
 
     /// Follows the labels of namespaces for ever.
     pub(crate) async fn follow_namespaces(self, client: Client, ready: ReadyGuard) {
-        let events = metadata_watcher(Api::<Namespace>::all(client), watcher::Config::default());
-        let labels = |n: &kube::core::PartialObjectMeta<Namespace>| Some(n.labels().clone());
+        let events =
+            watcher(Api::<PartialObjectMeta<Namespace>>::all(client), watcher::Config::default());
+        let labels = |n: &PartialObjectMeta<Namespace>| Some(n.labels().clone());
         self.follow(events, ready, labels, |state, namespaces: &BTreeMap<String, Labels>| {
             state.namespaces = Some(namespaces.clone());
         })
