@@ -26,9 +26,9 @@ pub struct Options {
 /// Where `wg` looks for control sockets.
 pub const CONTROL_DIRECTORY: &str = "/var/run/wireguard";
 
-/// Packets the TUN device's queue holds. Super-packets of 64 KiB count as one, so a longer queue
-/// would only add delay under load; a shorter one drops bursts of small packets.
-pub const DEFAULT_QUEUE: u32 = 128;
+/// Packets the TUN device's queue holds: a burst of small packets. The engine empties it before
+/// it begins anything that takes long, so its length adds no delay.
+pub const DEFAULT_QUEUE: u32 = 512;
 
 impl Options {
     /// Options for a device of this name, with the defaults everyone else uses.

@@ -12,6 +12,8 @@ pub enum Drop {
     NoRoute,
     /// From the device: the peer's address is not known yet.
     NoEndpoint,
+    /// From the device: too many super-packets wait to be encrypted.
+    QueueFull,
     /// From the network: not a message of the protocol.
     MalformedMessage,
     /// From the network: the receiver index belongs to no peer or session.
@@ -38,10 +40,11 @@ pub enum Drop {
 
 impl Drop {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::MalformedInner,
         Self::NoRoute,
         Self::NoEndpoint,
+        Self::QueueFull,
         Self::MalformedMessage,
         Self::UnknownIndex,
         Self::UnknownPeer,
@@ -61,6 +64,7 @@ impl Drop {
             Self::MalformedInner => "malformed_inner",
             Self::NoRoute => "no_route",
             Self::NoEndpoint => "no_endpoint",
+            Self::QueueFull => "queue_full",
             Self::MalformedMessage => "malformed_message",
             Self::UnknownIndex => "unknown_index",
             Self::UnknownPeer => "unknown_peer",

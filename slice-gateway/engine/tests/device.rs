@@ -1,5 +1,7 @@
 //! Devices that talk to each other through memory: who gets what, who is refused, and why.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};

@@ -115,3 +115,24 @@ pub(super) fn same_headers(a: &[u8], b: &[u8], c: &Candidate) -> bool {
                 && x[14..16] == y[14..16]
                 && x[18..] == y[18..]))
 }
+
+/// A number for a packet's flow: packets of one flow have the same one.
+pub(crate) fn flow_hash(packet: &[u8]) -> u8 {
+    let (addresses, ports, protocol) = match packet.first().map(|v| v >> 4) {
+        Some(4) if packet.len() >= 20 => {
+            let fragment = ip::u16_at(packet, 6) & 0x3fff != 0;
+            let ports = usize::from(packet[0] & 15) * 4;
+            (&packet[12..20], (!fragment).then_some(ports), packet[9])
+        }
+        Some(6) if packet.len() >= 40 => (&packet[8..40], Some(40), packet[6]),
+        _ => return 0,
+    };
+    // Where there are no ports, addresses and protocol alone make the flow.
+    let ports = ports.filter(|_| protocol == TCP || protocol == UDP);
+    let ports = ports.and_then(|at| packet.get(at..at + 4)).unwrap_or_default();
+    let words = addresses.as_chunks::<4>().0.iter().chain(ports.as_chunks::<4>().0);
+    let hash = words.fold(u64::from(protocol), |hash, word| {
+        (hash ^ u64::from(u32::from_ne_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    });
+    (hash >> 56) as u8
+}

@@ -2,7 +2,7 @@
 
 pub mod checksum;
 pub mod coalesce;
-mod flow;
+pub(crate) mod flow;
 pub mod ip;
 pub mod split;
 pub mod vnet;

@@ -3,10 +3,11 @@
 mod batch;
 mod inbound;
 mod outbound;
+mod waiting;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -96,8 +97,10 @@ pub struct Stats {
     pub peers: Vec<PeerStats>,
     /// Dropped packets by reason, only those that have occurred.
     pub drops: Vec<(DropReason, u64)>,
-    /// Packets the device's queue holds before the kernel drops.
-    pub queue: u32,
+    /// Super-packets that wait to be encrypted.
+    pub queue_depth: usize,
+    /// At that depth, further ones are dropped.
+    pub queue_limit: usize,
 }
 
 /// What the threads share.
@@ -107,6 +110,7 @@ pub(crate) struct Shared {
     device: Device,
     tun: Tun,
     udp: RwLock<Arc<Udp>>,
+    queue_depth: AtomicUsize,
     stop: AtomicBool,
     wake_inbound: Waker,
     wake_outbound: Waker,
@@ -127,6 +131,7 @@ impl Shared {
             device: Device::default(),
             tun,
             udp: RwLock::new(Arc::new(udp)),
+            queue_depth: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             wake_inbound: Waker::new().map_err(EngineError::Threads)?,
             wake_outbound: Waker::new().map_err(EngineError::Threads)?,
@@ -220,7 +225,8 @@ impl Shared {
             listen_port: self.udp().port(),
             peers: peers.collect(),
             drops: self.device.drops().snapshot(),
-            queue: self.options.queue,
+            queue_depth: self.queue_depth.load(Ordering::Relaxed),
+            queue_limit: waiting::LIMIT,
         }
     }
 }

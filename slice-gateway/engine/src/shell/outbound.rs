@@ -2,15 +2,16 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Shared;
 use super::batch::Batch;
+use super::waiting::{Turn, Waiting};
 use crate::core::peer::Peer;
 use crate::core::tables::Tables;
 use crate::counters::Drop;
 use crate::io::sched;
-use crate::io::tun::READ_SIZE;
 use crate::io::udp::Udp;
 use crate::io::wait;
 use crate::packet::ip;
@@ -24,77 +25,102 @@ const READS: usize = 64;
 pub(super) fn run(shared: &Shared) {
     sched::prefer_latency();
     let mut batch = Batch::new();
-    let mut buf = vec![0u8; READ_SIZE].into_boxed_slice();
+    let mut waiting = Waiting::new();
     while !shared.stopped() {
         if let Err(error) = wait::readable(shared.tun.fd(), &shared.wake_outbound) {
             tracing::error!(%error, "cannot wait for the TUN device; outbound traffic stops");
             return;
         }
-        while !shared.stopped() && round(shared, &mut buf, &mut batch) {}
+        while !shared.stopped() && Round::new(shared, &mut batch).run(&mut waiting) {}
     }
 }
 
-/// One batch; false when the device has nothing more.
-fn round(shared: &Shared, buf: &mut [u8], batch: &mut Batch) -> bool {
-    let (tables, udp, now) = (shared.device.tables(), shared.udp(), Instant::now());
-    let mut more = true;
-    for _ in 0..READS {
-        match shared.tun.read(buf) {
-            Ok((hdr, range)) => {
-                packet(shared, &tables, &udp, &hdr, &mut buf[range], batch, now);
-            }
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => {
-                if e.kind() != ErrorKind::WouldBlock {
-                    tracing::debug!(error = %e, "cannot read from the TUN device");
-                }
-                more = false;
-                break;
-            }
-        }
-    }
-    send(shared, &udp, batch);
-    more
-}
-
-fn send(shared: &Shared, udp: &Udp, batch: &mut Batch) {
-    shared.send(udp, &batch.buf, &batch.trains);
-    batch.clear();
-}
-
-/// Encrypts all packets of one super-packet.
-fn packet(
-    shared: &Shared,
-    tables: &Tables,
-    udp: &Udp,
-    hdr: &VnetHdr,
-    packet: &mut [u8],
-    batch: &mut Batch,
+/// One batch: what holds during it.
+struct Round<'a> {
+    shared: &'a Shared,
+    batch: &'a mut Batch,
+    tables: Arc<Tables>,
+    udp: Arc<Udp>,
     now: Instant,
-) {
-    let drops = shared.device.drops();
-    let Some(destination) = ip::destination(packet) else {
-        return drops.add(Drop::MalformedInner, 1);
-    };
-    let Some(peer) = tables.route(destination) else { return drops.add(Drop::NoRoute, 1) };
-    let cut = split(hdr, packet, |segment| {
-        seal(shared, peer, segment, batch, now);
-        if batch.is_over_capacity() {
-            send(shared, udp, batch);
-        }
-    });
-    if cut.is_err() {
-        drops.add(Drop::MalformedInner, 1);
-    }
-    if batch.is_full() {
-        send(shared, udp, batch);
-    }
 }
 
-fn seal(shared: &Shared, peer: &Arc<Peer>, segment: &[u8], batch: &mut Batch, now: Instant) {
-    match peer.seal(segment, batch.room(), now) {
-        Ok((_, 0)) => {}
-        Ok((to, len)) => batch.push(to, len),
-        Err(reason) => shared.device.drops().add(reason, 1),
+impl<'a> Round<'a> {
+    fn new(shared: &'a Shared, batch: &'a mut Batch) -> Self {
+        let (tables, udp) = (shared.device.tables(), shared.udp());
+        Self { shared, batch, tables, udp, now: Instant::now() }
+    }
+
+    /// Empties the device, sends single packets, then one super-packet. False when there is
+    /// nothing more.
+    fn run(mut self, waiting: &mut Waiting) -> bool {
+        let more = self.read(waiting);
+        if let Some(mut held) = waiting.next() {
+            let hdr = held.hdr;
+            self.encrypt(&hdr, held.packet());
+            waiting.give_back(held);
+        }
+        self.send();
+        self.shared.queue_depth.store(waiting.len(), Ordering::Relaxed);
+        more || waiting.len() > 0
+    }
+
+    /// False when the device has nothing more.
+    fn read(&mut self, waiting: &mut Waiting) -> bool {
+        for _ in 0..READS {
+            match self.shared.tun.read(waiting.room()) {
+                Ok((hdr, range)) => match waiting.take(hdr, range.clone()) {
+                    Turn::Now => self.encrypt(&hdr, waiting.current(range)),
+                    Turn::Later => {}
+                    Turn::Never(packets) => self.drop(Drop::QueueFull, packets),
+                },
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => {
+                    if e.kind() != ErrorKind::WouldBlock {
+                        tracing::debug!(error = %e, "cannot read from the TUN device");
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn send(&mut self) {
+        self.shared.send(&self.udp, &self.batch.buf, &self.batch.trains);
+        self.batch.clear();
+    }
+
+    fn drop(&self, reason: Drop, packets: u64) {
+        self.shared.device.drops().add(reason, packets);
+    }
+
+    /// Encrypts all packets of one super-packet.
+    fn encrypt(&mut self, hdr: &VnetHdr, packet: &mut [u8]) {
+        let Some(destination) = ip::destination(packet) else {
+            return self.drop(Drop::MalformedInner, 1);
+        };
+        let Some(peer) = self.tables.route(destination).cloned() else {
+            return self.drop(Drop::NoRoute, 1);
+        };
+        let cut = split(hdr, packet, |segment| {
+            self.seal(&peer, segment);
+            if self.batch.is_over_capacity() {
+                self.send();
+            }
+        });
+        if cut.is_err() {
+            self.drop(Drop::MalformedInner, 1);
+        }
+        if self.batch.is_full() {
+            self.send();
+        }
+    }
+
+    fn seal(&mut self, peer: &Peer, segment: &[u8]) {
+        match peer.seal(segment, self.batch.room(), self.now) {
+            Ok((_, 0)) => {}
+            Ok((to, len)) => self.batch.push(to, len),
+            Err(reason) => self.drop(reason, 1),
+        }
     }
 }

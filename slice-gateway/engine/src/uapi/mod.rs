@@ -124,3 +124,24 @@ fn set(shared: &Shared, text: &str) -> i32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_private_unique_and_removed() {
+        let directory = std::env::temp_dir().join(format!("uapi-test-{}", std::process::id()));
+        let socket = listen(&directory, "wg7").unwrap();
+        let path = directory.join("wg7.sock");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(listen(&directory, "wg7").unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(socket);
+        assert!(!path.exists());
+        // What a process that was killed left behind is in nobody's way.
+        drop(UnixListener::bind(&path).unwrap());
+        drop(listen(&directory, "wg7").unwrap());
+        assert!(listen(&directory, "../wg7").is_err());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
