@@ -12,6 +12,7 @@ pub mod keys;
 pub mod lab;
 pub mod netns;
 pub mod peers;
+pub mod pinger;
 pub mod process;
 pub mod relay;
 pub mod traffic;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::{host::Host, netns::Netns};
+use crate::{host::Host, netns::Netns, pinger};
 
 /// Longest time a transfer may stand still.
 const STALL: Duration = Duration::from_secs(20);
@@ -23,19 +23,27 @@ pub struct Pings {
     pub interval: u32,
     /// Bytes of data in each; the packet is 28 (IPv4) or 48 (IPv6) bytes larger.
     pub size: u32,
+    /// How long an answer may take, in milliseconds.
+    pub patience: u32,
 }
 
 impl Pings {
     /// A single ping of the usual size.
     #[must_use]
     pub fn one() -> Self {
-        Self { count: 1, interval: 1000, size: 56 }
+        Self { count: 1, interval: 1000, size: 56, patience: 1000 }
     }
 
     /// `count` pings of the usual size, `interval` milliseconds apart.
     #[must_use]
     pub fn many(count: u32, interval: u32) -> Self {
-        Self { count, interval, size: 56 }
+        Self { count, interval, size: 56, patience: 3000 }
+    }
+
+    /// Pings that ought not to be answered: a second of them, and a moment more.
+    #[must_use]
+    pub fn unanswered() -> Self {
+        Self { count: 20, interval: 50, size: 56, patience: 300 }
     }
 }
 
@@ -55,10 +63,14 @@ pub struct Answers {
 /// # Errors
 /// When ping cannot run or says something unknown. Unanswered pings are no error.
 pub fn ping(host: &Host, target: &str, pings: Pings) -> Result<Answers> {
-    let Pings { count, interval, size } = pings;
-    let seconds = f64::from(interval) / 1000.0;
-    // A single ping asks whether there is an answer at all; a series waits for a slow machine.
-    let patience = if count == 1 { 1 } else { 3 };
+    if let Some(namespace) = host.namespace() {
+        return pinger::ping(namespace, target.parse()?, pings);
+    }
+    // A guest's own ping waits for the last answers only as long as its interval.
+    let interval = pings.interval.max(50);
+    let count = (pings.count * pings.interval).div_ceil(interval).max(1);
+    let (seconds, size) = (f64::from(interval) / 1000.0, pings.size.max(16));
+    let patience = pings.patience.div_ceil(1000);
     let text = host.sh(&format!(
         "ping -n -q -M do -c {count} -i {seconds} -s {size} -W {patience} {target} 2>&1 || true"
     ))?;
