@@ -2,7 +2,9 @@
 //! before breaking.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use slicewire_kernel::{Address, Fdb, Neighbour, Op, Route, Rule, State};
 
 /// The part of a namespace that is compared.
@@ -16,15 +18,20 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// The part of what was observed that is on one of our devices, or (routes, rules) that `ours`
-    /// accepts.
+    /// The part of what was observed that is on one of our devices, or (routes) that `route`
+    /// accepts. Link-local addresses are left out: the kernel gives and takes them by itself.
     pub(super) fn of(
         state: &State,
         device: impl Fn(&str) -> bool,
         route: impl Fn(&Route) -> bool,
     ) -> Self {
         Self {
-            addresses: state.addresses.iter().filter(|a| device(&a.dev)).cloned().collect(),
+            addresses: state
+                .addresses
+                .iter()
+                .filter(|a| device(&a.dev) && !is_link_local(&a.net))
+                .cloned()
+                .collect(),
             neighbours: state.neighbours.iter().filter(|n| device(&n.dev)).cloned().collect(),
             fdb: state.fdb.iter().filter(|f| device(&f.dev)).cloned().collect(),
             routes: state.routes.iter().filter(|r| route(r)).cloned().collect(),
@@ -33,10 +40,13 @@ impl Paths {
     }
 }
 
+fn is_link_local(net: &IpNet) -> bool {
+    matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 /// Operations after which what is wanted is there and nothing else.
 pub(super) fn diff(want: &Paths, have: &Paths) -> Vec<Op> {
     let mut ops = Vec::new();
-    let new = |op: Op| Some(op);
     ops.extend(want.addresses.difference(&have.addresses).cloned().map(Op::ReplaceAddress));
     ops.extend(want.neighbours.difference(&have.neighbours).cloned().map(Op::ReplaceNeighbour));
     ops.extend(want.fdb.difference(&have.fdb).cloned().map(Op::ReplaceFdb));
@@ -45,16 +55,16 @@ pub(super) fn diff(want: &Paths, have: &Paths) -> Vec<Op> {
     ops.extend(have.rules.difference(&want.rules).cloned().map(Op::DeleteRule));
     ops.extend(have.routes.iter().filter_map(|r| {
         let kept = want.routes.iter().any(|w| w.table == r.table && w.dst == r.dst);
-        if kept { None } else { new(Op::DeleteRoute { table: r.table, dst: r.dst }) }
+        if kept { None } else { Some(Op::DeleteRoute { table: r.table, dst: r.dst }) }
     }));
     ops.extend(have.fdb.iter().filter_map(|f| {
         let kept = want.fdb.iter().any(|w| w.dev == f.dev && w.mac == f.mac);
-        if kept { None } else { new(Op::DeleteFdb(f.clone())) }
+        if kept { None } else { Some(Op::DeleteFdb(f.clone())) }
     }));
     ops.extend(have.neighbours.iter().filter_map(|n| {
         let kept = want.neighbours.iter().any(|w| w.dev == n.dev && w.addr == n.addr);
         let op = Op::DeleteNeighbour { dev: n.dev.clone(), addr: n.addr };
-        if kept { None } else { new(op) }
+        if kept { None } else { Some(op) }
     }));
     ops.extend(have.addresses.difference(&want.addresses).cloned().map(Op::DeleteAddress));
     ops

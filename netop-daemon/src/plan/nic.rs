@@ -131,11 +131,6 @@ fn pod_ops(want: &NicWant, nic: Option<&Link>, pod: &State, settings: &Settings)
         None => Paths::default(),
         Some(_) => Paths::of(pod, |dev| dev == want.nic, |r| leads_to(r, &want.nic)),
     };
-    // The kernel gives the NIC a link-local address by itself; that is not ours to remove.
-    let have = Paths {
-        addresses: have.addresses.into_iter().filter(|a| !is_link_local(a)).collect(),
-        ..have
-    };
     ops.extend(diff(&desired(want), &have));
     let alias = alias_of_nic(&want.slice);
     if nic.and_then(|n| n.alias.as_deref()) != Some(alias.as_str()) {
@@ -149,10 +144,6 @@ fn pod_ops(want: &NicWant, nic: Option<&Link>, pod: &State, settings: &Settings)
 /// other tables and on other devices.
 fn leads_to(route: &Route, nic: &str) -> bool {
     route.table == MAIN_TABLE && matches!(&route.next, NextHops::One(hop) if hop.dev == nic)
-}
-
-fn is_link_local(address: &Address) -> bool {
-    matches!(address.net.addr(), std::net::IpAddr::V6(a) if a.is_unicast_link_local())
 }
 
 fn desired(want: &NicWant) -> Paths {
