@@ -3,6 +3,8 @@
 pub(crate) mod cache;
 pub(crate) mod change;
 pub(crate) mod event;
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod lease;
 pub(crate) mod watch;
 pub(crate) mod write;

@@ -7,6 +7,7 @@
 mod hub;
 mod kubernetes;
 mod options;
+mod worker;
 
 use clap::Parser;
 use options::{Identity, Options, RoleOptions};
@@ -30,8 +31,7 @@ async fn main() -> anyhow::Result<()> {
         RoleOptions::Worker(options) => {
             let identity = options.identity.clone();
             admin(&identity, &health, &metrics, &stop).await?;
-            let _ = (client, options);
-            Ok(())
+            worker::run(client, options, identity, health, metrics, stop).await
         }
     }
 }

@@ -106,11 +106,6 @@ impl Worker {
             _ => {}
         }
     }
-
-    /// Asks for everything of a slice.
-    fn touch(&self, slice: &str) {
-        self.queues.touch(slice);
-    }
 }
 
 impl Queues {

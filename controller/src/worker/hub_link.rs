@@ -33,7 +33,6 @@ pub(crate) struct Session {
     pub(crate) namespace: String,
     /// This cluster's name on the hub.
     pub(crate) cluster: String,
-    pub(crate) project: String,
 }
 
 impl HubLink {
@@ -116,12 +115,11 @@ fn begin(
     stop: &CancellationToken,
 ) {
     let Credential { namespace, cluster, project, server, .. } = credential;
-    tracing::info!(%server, %namespace, %cluster, "using the hub");
+    tracing::info!(%server, %project, %cluster, %namespace, "using the hub");
     worker.hub.set(Some(Session {
         writer: Writer { client: client.clone(), manager: WORKER_MANAGER },
         namespace: namespace.clone(),
         cluster: cluster.clone(),
-        project: project.clone(),
     }));
     let queues = worker.queues.clone();
     Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.slices, stop)
@@ -132,7 +130,12 @@ fn begin(
     let queues = worker.queues.clone();
     Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.clusters, stop)
         .spawn(move |_| queues.cluster.add(()));
-    tokio::spawn(heartbeat::beat(client.clone(), namespace.clone(), worker.metrics.clone(), stop.clone()));
+    tokio::spawn(heartbeat::beat(
+        client.clone(),
+        namespace.clone(),
+        worker.metrics.clone(),
+        stop.clone(),
+    ));
     let renewal = renewal::Renewal {
         hub: client,
         local: worker.writer.client.clone(),

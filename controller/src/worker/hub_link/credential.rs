@@ -103,7 +103,8 @@ mod tests {
     use super::*;
 
     fn secret(entries: &[(&str, &str)]) -> Secret {
-        let data = entries.iter().map(|(k, v)| ((*k).to_owned(), ByteString((*v).into()))).collect();
+        let data =
+            entries.iter().map(|(k, v)| ((*k).to_owned(), ByteString((*v).into()))).collect();
         Secret { data: Some(data), ..Secret::default() }
     }
 

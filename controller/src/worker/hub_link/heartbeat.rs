@@ -19,7 +19,12 @@ const EVERY: Duration = Duration::from_secs(10);
 const COUNTS: i32 = 40;
 
 /// Beats until `stop`.
-pub(super) async fn beat(client: Client, namespace: String, metrics: Metrics, stop: CancellationToken) {
+pub(super) async fn beat(
+    client: Client,
+    namespace: String,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
     let mut told = false;
     loop {

@@ -52,7 +52,7 @@ impl Renewal {
         let accounts: Api<ServiceAccount> =
             Api::namespaced(self.hub.clone(), &self.credential.namespace);
         let request = TokenRequest {
-            spec: Some(TokenRequestSpec { expiration_seconds: Some(LIFE), ..Default::default() }),
+            spec: TokenRequestSpec { expiration_seconds: Some(LIFE), ..Default::default() },
             ..TokenRequest::default()
         };
         let answer =
