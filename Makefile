@@ -7,7 +7,7 @@ SHELL := bash
 CARGO ?= cargo
 TAG ?= 0.1.0
 PROFILE ?= release
-TESTBED = $(CARGO) run --quiet --package slicewire-testbed --bin testbed --
+TESTBED = $(CARGO) run --release --quiet --package slicewire-testbed --bin testbed --
 
 .PHONY: help
 help: ## List the targets
@@ -19,15 +19,15 @@ prerequisites: ## Check what the machine has to have, and say what is missing
 
 .PHONY: demo
 demo: prerequisites ## Three clusters, a slice across two of them, shown step by step
-	$(CARGO) run --quiet --package slicewire-demo --bin demo -- up
+	$(CARGO) run --release --quiet --package slicewire-demo --bin demo -- up
 
 .PHONY: demo-down
 demo-down: ## Remove what the demo left running
-	$(CARGO) run --quiet --package slicewire-demo --bin demo -- down
+	$(CARGO) run --release --quiet --package slicewire-demo --bin demo -- down
 
 .PHONY: images
 images: ## One OCI archive a component in target/images, without Docker
-	$(CARGO) run --quiet --package slicewire-images --bin images -- --profile $(PROFILE) --tag $(TAG)
+	$(CARGO) run --release --quiet --package slicewire-images --bin images -- --profile $(PROFILE) --tag $(TAG)
 
 .PHONY: crds
 crds: ## Write the CRDs anew: deploy/crds and the charts' copies

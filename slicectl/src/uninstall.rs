@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::discovery::ApiResource;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use slicewire_api::labels::SYSTEM_NAMESPACE;
+use slicewire_api::labels::{HUB_MANAGER, MANAGED_BY, PROJECT, SYSTEM_NAMESPACE};
 use slicewire_api::{
     Cluster, Project, Slice, SliceConfig, SliceGateway, SliceNode, WorkerGateway, WorkerSlice,
 };
 
 use crate::apply::{delete, delete_all, is_gone, release_all};
 use crate::manifests::{Role, objects};
-use crate::progress::{done, line, wait};
+use crate::progress::{State, done, line, wait};
 use crate::{cluster, ready};
 
 /// The DaemonSet of the daemon on every node.
@@ -131,7 +131,27 @@ pub(crate) async fn hub(arguments: Arguments) -> Result<()> {
             delete_all(client, &kind, limit).await?;
         }
     }
+    remove_namespaces(client, limit).await?;
     delete(client, &objects(Role::Hub, None)?, limit * 2).await?;
     done("hub removed", begin);
     Ok(())
+}
+
+/// Removes namespaces of projects and clusters that a hub controller that died has left.
+async fn remove_namespaces(client: &Client, limit: Duration) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let ours = ListParams::default().labels(&format!("{MANAGED_BY}={HUB_MANAGER},{PROJECT}"));
+    for namespace in namespaces.list(&ours).await?.items {
+        match namespaces.delete(&namespace.name_any(), &DeleteParams::background()).await {
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error).context("cannot delete a project's namespace"),
+        }
+    }
+    wait("namespaces of projects gone", limit, async || {
+        let left = namespaces.list(&ours).await?.items;
+        let names: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
+        Ok(if names.is_empty() { State::Done } else { State::Waiting(names.join(", ")) })
+    })
+    .await
 }

@@ -39,7 +39,7 @@ pub(crate) struct Demo {
 impl Demo {
     /// Runs `slicectl`, showing what it says; its standard output.
     pub(crate) fn slicectl(&self, evidence: &Evidence, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(self.root.join("target/debug/slicectl"))
+        let output = Command::new(self.root.join("target/release/slicectl"))
             .args(arguments)
             .output()
             .context("cannot run slicectl")?;
@@ -108,8 +108,8 @@ fn build(root: &Path) -> Result<()> {
     };
     let tools = ["slicewire-slicectl", "slicewire-testbed", "slicewire-images"];
     let packages: Vec<&str> = tools.iter().flat_map(|tool| ["--package", tool]).collect();
-    cargo(&[&["build", "--quiet"], packages.as_slice()].concat())?;
-    let status = Command::new(root.join("target/debug/images")).current_dir(root).status()?;
+    cargo(&[&["build", "--release", "--quiet"], packages.as_slice()].concat())?;
+    let status = Command::new(root.join("target/release/images")).current_dir(root).status()?;
     if !status.success() {
         bail!("the images cannot be built; see above");
     }
@@ -118,7 +118,7 @@ fn build(root: &Path) -> Result<()> {
 
 /// The hub gets a node, too, for its controller to run on.
 fn bring_up(root: &Path, evidence: &Evidence) -> Result<(Testbed, String)> {
-    let mut testbed = Command::new(root.join("target/debug/testbed"));
+    let mut testbed = Command::new(root.join("target/release/testbed"));
     testbed.args(["--name", TESTBED, "up"]);
     testbed.args(["--cluster", "hub:1", "--cluster", "east:2", "--cluster", "west:2"]);
     let status = testbed.status()?;
@@ -233,7 +233,7 @@ fn join(demo: &Demo, evidence: &Evidence, cluster: &str) -> Result<((), String)>
 
 /// Shows what a person would look at first when something did not work.
 pub(crate) fn diagnose(demo: &Demo) {
-    let mut status = Command::new(demo.root.join("target/debug/slicectl"));
+    let mut status = Command::new(demo.root.join("target/release/slicectl"));
     status.args(["status", "--kubeconfig", &demo.kubeconfig("hub")]);
     // It ends with 2 when something is not ready, which is why we are here.
     if let Ok(output) = status.output() {

@@ -67,7 +67,7 @@ fn up() -> Result<bool> {
 const NEXT: &str = "
 The clusters are left running. Try:
   export HUB=target/testbed/demo/hub.kubeconfig EAST=target/testbed/demo/east.kubeconfig
-  target/debug/slicectl status --kubeconfig $HUB
+  target/release/slicectl status --kubeconfig $HUB
   kubectl --kubeconfig $HUB get projects,clusters,sliceconfigs -A
   kubectl --kubeconfig $EAST get slices,slicegateways,slicenodes -A
   kubectl --kubeconfig $EAST exec -n shop deploy/client -- ip addr show slice0
@@ -77,7 +77,7 @@ The clusters are left running. Try:
 
 const FAILED: &str = "
 Not all of it worked. The clusters are left running to look at:
-  target/debug/slicectl status --kubeconfig target/testbed/demo/hub.kubeconfig
+  target/release/slicectl status --kubeconfig target/testbed/demo/hub.kubeconfig
   kubectl --kubeconfig target/testbed/demo/east.kubeconfig get pods -A
   make demo-down
 ";
