@@ -186,6 +186,7 @@ mod tests {
                 addresses: vec!["10.20.0.2".into()],
                 tunnels: vec![tunnel("west", KEY, 1), tunnel("south", OTHER, 2)],
             }],
+            ..SliceGatewaySpec::default()
         }
     }
 

@@ -1,0 +1,6 @@
+//! Gateway pods as they are in clusters: the real programs, in network namespaces. Needs root.
+
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod two_gateways;
