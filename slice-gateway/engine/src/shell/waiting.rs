@@ -12,9 +12,9 @@ use crate::io::tun::READ_SIZE;
 use crate::packet::flow::flow_hash;
 use crate::packet::vnet::{self, VnetHdr};
 
-/// Super-packets that wait at most: 4 MB, a few milliseconds' work. More are dropped, which
+/// Super-packets that wait at most: 8 MB, some milliseconds of work. More are dropped, which
 /// tells their senders to slow down.
-pub(super) const LIMIT: usize = 64;
+pub(super) const LIMIT: usize = 128;
 
 /// A packet in a buffer of its own.
 pub(super) struct Held {
