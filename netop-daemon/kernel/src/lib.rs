@@ -1,4 +1,4 @@
-//! The kernel's network, as narrow ports: the only crate that speaks netlink, nftables,
+//! The kernel's network, as narrow ports: the only crate that speaks route netlink, the kernel's
 //! WireGuard, sysctl and network namespaces. It carries out and reports; it decides nothing.
 //!
 //! * [`Network`] opens, makes and removes network namespaces; [`Namespace`] observes one and

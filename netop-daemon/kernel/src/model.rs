@@ -169,7 +169,8 @@ pub enum NextHops {
     /// One next hop.
     One(Hop),
     /// Several, each flow to one of them by its hash (ECMP). A set of one is the same as
-    /// [`NextHops::One`] and is listed as such; an empty set is an error.
+    /// [`NextHops::One`] and is listed as such; an empty set is an error. IPv6 shares flows only
+    /// over hops that have a gateway.
     Multi(BTreeSet<Hop>),
 }
 
