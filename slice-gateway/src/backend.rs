@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use slicewire_engine::{
     Config, Engine, EngineError, EngineHandle, Options, PeerConfig, PresharedKey, PublicKey,
 };
@@ -12,6 +14,11 @@ use slicewire_kernel::{
     Error as KernelError, Errors, LinkEnd, LinkKind, Network, Ns, Op, WireguardKey, WireguardPeer,
     WireguardPeerState, WireguardUpdate,
 };
+
+/// Where programs find the TUN driver.
+const TUN_NODE: &str = "/dev/net/tun";
+/// Its device number: misc device 200 (Linux allocated devices).
+const TUN_NUMBER: (u64, u64) = (10, 200);
 
 /// Which backend is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -121,6 +128,7 @@ impl Backend {
             (false, None) => {
                 // No control socket: nobody else in the pod has to configure the device.
                 let options = Options { mtu, control: None, ..Options::new(name) };
+                make_tun_node(Path::new(TUN_NODE));
                 Ok(Self::Embedded(Engine::start(options)?))
             }
             (_, Some(_)) => Err(BackendError::Taken { device: name.to_owned() }),
@@ -177,6 +185,23 @@ impl Backend {
             Self::Embedded(_) => "embedded",
             Self::Kernel(_) => "kernel",
         }
+    }
+}
+
+/// Makes the TUN driver's node where it is missing: a container's /dev has none, but may have one
+/// (containers' device rules allow it). Where that fails, opening it says what is wrong.
+fn make_tun_node(node: &Path) {
+    if node.exists() {
+        return;
+    }
+    let (major, minor) = TUN_NUMBER;
+    let made = node.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        Ok(mknod(node, SFlag::S_IFCHR, mode, makedev(major, minor))?)
+    });
+    if let Err(error) = made {
+        let node = node.display();
+        tracing::warn!(%node, %error, "cannot make the TUN device's node; CAP_MKNOD is needed");
     }
 }
 
@@ -301,6 +326,18 @@ mod tests {
     fn changed(update: &WireguardUpdate) -> Vec<(u8, Option<String>)> {
         let peer = |p: &WireguardPeer| (p.public_key.0[0], p.endpoint.map(|e| e.to_string()));
         update.set_peers.iter().map(peer).collect()
+    }
+
+    #[test]
+    fn a_missing_tun_node_is_made_and_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = dir.path().join("net/tun");
+        for _ in 0..2 {
+            make_tun_node(&node);
+            let numbers = nix::sys::stat::stat(&node).unwrap().st_rdev;
+            let again = nix::sys::stat::stat(TUN_NODE).unwrap().st_rdev;
+            assert_eq!(numbers, again);
+        }
     }
 
     #[test]
