@@ -297,6 +297,17 @@ fn a_new_preshared_key_costs_no_packet() {
 }
 
 #[test]
+fn another_private_key_ends_all_sessions() {
+    let (a, mut b) = connected();
+    let (_, message) = a.send(&packet("10.1.0.1", "10.2.0.1", b"for the old key")).unwrap();
+    b.config.private_key = Some(key(8));
+    b.apply();
+    b.receive(a.address, &message);
+    let (_, message) = b.send(&packet("10.2.0.1", "10.1.0.1", b"who am I")).unwrap();
+    assert_eq!((b.got.len(), b.refused.as_slice(), message[0]), (1, &[Drop::UnknownIndex][..], 1));
+}
+
+#[test]
 fn a_flood_of_handshakes_is_answered_with_cookies_not_with_work() {
     let (mut a, mut b) = connected();
     let stranger = {

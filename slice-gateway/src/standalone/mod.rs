@@ -7,12 +7,16 @@ mod plan;
 
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use slicewire_engine::file::{self, Endpoint, File};
 use slicewire_engine::{Config, Engine, EngineHandle, Options, PeerConfig};
 use slicewire_kernel::{Kernel, Network as _, NsId, OnError};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How often it is made sure that the device is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How to run.
 #[derive(Debug, clap::Args)]
@@ -63,8 +67,10 @@ async fn until_asked_to_end(
 ) -> anyhow::Result<()> {
     let end = slicewire_runtime::shutdown_signal()?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
+            _ = look.tick() => anyhow::ensure!(engine.is_running(), "the device {name} is gone"),
             () = end.cancelled() => return Ok(()),
             _ = hangup.recv() => match reload(engine, name, path, &current).await {
                 Ok(file) => current = file,

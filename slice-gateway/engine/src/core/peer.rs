@@ -50,7 +50,7 @@ pub struct Peer {
 }
 
 /// A tunnel, and the upper 24 bits of the indices by which messages name its sessions.
-struct Tunnel {
+pub(super) struct Tunnel {
     index: u32,
     tunn: Tunn,
 }
@@ -70,16 +70,11 @@ struct State {
 }
 
 impl Peer {
-    pub(super) fn new(
-        config: &PeerConfig,
-        key: &PrivateKey,
-        index: u32,
-        limiter: Arc<RateLimiter>,
-    ) -> Self {
+    pub(super) fn new(config: &PeerConfig, tunnel: Tunnel) -> Self {
         Self {
             public_key: config.public_key,
             state: Mutex::new(State {
-                tunnel: Tunnel::new(config, key, index, limiter),
+                tunnel,
                 before: None,
                 preshared_key: config.preshared_key.clone(),
                 endpoint: config.endpoint,
@@ -112,22 +107,23 @@ impl Peer {
     }
 
     /// Takes up the pre-shared key of `config` for all handshakes from now on. Sessions go on.
-    pub(super) fn renew(
-        &self,
-        config: &PeerConfig,
-        key: &PrivateKey,
-        index: u32,
-        limiter: Arc<RateLimiter>,
-        now: Instant,
-    ) {
+    pub(super) fn renew(&self, config: &PeerConfig, new: Tunnel, now: Instant) {
         let mut state = self.lock();
         state.preshared_key = config.preshared_key.clone();
-        let new = Tunnel::new(config, key, index, limiter);
         let old = std::mem::replace(&mut state.tunnel, new);
         // Of two changes in a row, the older tunnel is the one that surely has a session.
         if old.has_session() || state.before.is_none() {
             state.before = Some((old, now));
         }
+    }
+
+    /// Ends all sessions and goes on with `new`, which has another private key.
+    pub(super) fn restart(&self, config: &PeerConfig, new: Tunnel) {
+        let mut state = self.lock();
+        state.preshared_key = config.preshared_key.clone();
+        state.tunnel = new;
+        state.before = None;
+        state.last_traffic = None;
     }
 
     /// The upper 24 bits of the indices of this peer's messages; the first is the newest.
@@ -249,7 +245,12 @@ impl Peer {
 }
 
 impl Tunnel {
-    fn new(config: &PeerConfig, key: &PrivateKey, index: u32, limiter: Arc<RateLimiter>) -> Self {
+    pub(super) fn new(
+        config: &PeerConfig,
+        key: &PrivateKey,
+        index: u32,
+        limiter: Arc<RateLimiter>,
+    ) -> Self {
         let preshared = config.preshared_key.as_ref().map(|k| *k.expose());
         let public = (*config.public_key.as_bytes()).into();
         Self { index, tunn: Tunn::new(key.secret(), public, preshared, None, index, Some(limiter)) }

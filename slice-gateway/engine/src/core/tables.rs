@@ -9,7 +9,7 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::x25519;
 
 use super::allowed_ips::AllowedIps;
-use super::peer::{Endpoints, Peer};
+use super::peer::{Endpoints, Peer, Tunnel};
 use crate::config::Config;
 use crate::key::{PrivateKey, PublicKey};
 
@@ -56,26 +56,30 @@ impl Tables {
         let same = self.identity.as_ref().is_some_and(|old| Arc::ptr_eq(old, &identity));
         let own = identity.private.public();
         let wanted = config.peers.iter().filter(|p| p.public_key != own);
-        let old = |key: &PublicKey| self.peer(self.index_of(key)?).filter(|_| same);
-        // Those that stay keep their indices, so they come first.
+        let old = |key: &PublicKey| self.peer(self.index_of(key)?);
+        // Those that keep their sessions keep their indices, so they come first.
         for peer in wanted.clone() {
             if let Some(old) = old(&peer.public_key) {
                 old.adopt(peer, endpoints);
-                next.enter(old.clone());
+                if same {
+                    next.enter(old.clone());
+                }
             }
         }
         for peer in wanted {
-            let (index, limiter) = (next.free_index(), identity.passed.clone());
+            let index = next.free_index();
+            let tunnel = || Tunnel::new(peer, &identity.private, index, identity.passed.clone());
             match old(&peer.public_key) {
-                Some(old) if !old.needs_tunnel(peer) => continue,
-                Some(old) => {
-                    old.renew(peer, &identity.private, index, limiter, now);
+                Some(old) if !same => {
+                    old.restart(peer, tunnel());
                     next.enter(old.clone());
                 }
-                None => {
-                    let made = Peer::new(peer, &identity.private, index, limiter);
-                    next.enter(Arc::new(made));
+                Some(old) if old.needs_tunnel(peer) => {
+                    old.renew(peer, tunnel(), now);
+                    next.enter(old.clone());
                 }
+                Some(_) => {}
+                None => next.enter(Arc::new(Peer::new(peer, tunnel()))),
             }
         }
         for peer in &config.peers {

@@ -27,8 +27,8 @@ pub(super) fn run(shared: &Shared) {
             // The socket may have been replaced.
             Ok(true) => udp = shared.udp(),
             Err(error) => {
-                tracing::error!(%error, "cannot wait for the socket; inbound traffic stops");
-                return;
+                tracing::error!(%error, "cannot wait for the socket; the engine stops");
+                return shared.stop();
             }
         }
         while !shared.stopped() && round(shared, &udp, &mut batch, &mut join) {}

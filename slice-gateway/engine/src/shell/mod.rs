@@ -149,6 +149,15 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
+    /// Makes all threads end.
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake_inbound.wake();
+        self.wake_outbound.wake();
+        self.wake_control.wake();
+        self.tick_now.notify_all();
+    }
+
     /// Wakes the thread of the control socket when the engine stops.
     pub(crate) fn control_waker(&self) -> &Waker {
         &self.wake_control
@@ -316,6 +325,11 @@ impl EngineHandle {
         self.shared.stats()
     }
 
+    /// False once the engine has stopped by itself, because somebody removed its device.
+    pub fn is_running(&self) -> bool {
+        !self.shared.stopped()
+    }
+
     /// Ends the threads and removes the device.
     pub fn shutdown(self) {
         drop(self);
@@ -324,11 +338,7 @@ impl EngineHandle {
 
 impl Drop for EngineHandle {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.wake_inbound.wake();
-        self.shared.wake_outbound.wake();
-        self.shared.wake_control.wake();
-        self.shared.tick_now.notify_all();
+        self.shared.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine had panicked");

@@ -28,8 +28,8 @@ pub(super) fn run(shared: &Shared) {
     let mut waiting = Waiting::new();
     while !shared.stopped() {
         if let Err(error) = wait::readable(shared.tun.fd(), &shared.wake_outbound) {
-            tracing::error!(%error, "cannot wait for the TUN device; outbound traffic stops");
-            return;
+            tracing::error!(%error, "cannot wait for the TUN device; the engine stops");
+            return shared.stop();
         }
         while !shared.stopped() && Round::new(shared, &mut batch).run(&mut waiting) {}
     }
@@ -75,8 +75,9 @@ impl<'a> Round<'a> {
                 },
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
-                    if e.kind() != ErrorKind::WouldBlock {
-                        tracing::debug!(error = %e, "cannot read from the TUN device");
+                    if e.raw_os_error() == Some(libc::EBADFD) {
+                        tracing::error!("somebody removed the TUN device; the engine stops");
+                        self.shared.stop();
                     }
                     return false;
                 }
