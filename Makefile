@@ -42,6 +42,15 @@ rendered: crds ## Render the charts into what slicectl applies
 	$(TESTBED) build
 	@deploy/render.sh
 
+.PHONY: rendered-check
+rendered-check: ## Fail where the charts' CRDs or the rendered manifests are not current
+	$(TESTBED) build >/dev/null
+	@for role in hub worker; do \
+	  diff -ru deploy/crds/$$role deploy/charts/slicewire-$$role/crds || { echo "run 'make crds'" >&2; exit 1; }; \
+	done
+	@deploy/render.sh ../target/rendered
+	@diff -ru deploy/rendered target/rendered || { echo "run 'make rendered'" >&2; exit 1; }
+
 .PHONY: test
 test: prerequisites ## Every test there is
 	$(CARGO) test --workspace
