@@ -17,10 +17,10 @@ use slicewire_tunnel_tests::{
 use crate::scenarios::lossless;
 
 const MTU: u32 = 1420;
-/// Initiations in a burst, fifty times a second: more than any of them can answer.
-const BURST: usize = 200;
-/// The same for an emulated machine, which must still have time to notice.
-const GUEST_BURST: usize = 40;
+/// Initiations in a burst, twice a second: more than any of them answers at once.
+const BURST: usize = 400;
+/// The same for the kernel, whose queue is longer.
+const GUEST_BURST: usize = 800;
 
 pub(crate) fn replayed_packets(left: Implementation, right: Implementation) -> Result<()> {
     faulty(left, right, Faults::Replay)

@@ -196,10 +196,10 @@ fn set_anew(lab: &Lab) -> Result<()> {
         lab.introduce(side, V4)?;
         lab.establish(side, V4, FIRST)?;
         let (answers, away) = thread::scope(|scope| -> Result<_> {
-            let traffic = scope.spawn(|| lab.ping(side, V4, Pings::many(1500, 2)));
+            let traffic = scope.spawn(|| lab.ping(side, V4, Pings::many(400, 10)));
             let mut away = Duration::ZERO;
             for _ in 0..2 {
-                thread::sleep(Duration::from_millis(800));
+                thread::sleep(Duration::from_millis(1000));
                 let endpoint = Some(socket(&side.other().outer(V4, 2), PORT));
                 let started = Instant::now();
                 lab.set_anew(side, &Peer { endpoint, ..lab.peer_of(side) })?;
@@ -207,8 +207,8 @@ fn set_anew(lab: &Lab) -> Result<()> {
             }
             Ok((traffic.join().map_err(|_| anyhow::anyhow!("ping panicked"))??, away))
         })?;
-        // While the peer is away its packets have nowhere to go, and the handshake takes a moment.
-        let excused = (away.as_millis() / 2) as u32 + 100;
+        // While the peer is away its packets have nowhere to go, and a handshake takes a moment.
+        let excused = (away.as_millis() / 10) as u32 + 50;
         let lost = answers.sent - answers.received;
         ensure!(lost <= excused, "{side:?}: {answers:?}, away {away:?}\n{}", lab.describe());
         lossless(lab, side, V4, Pings::many(100, 5))?;
@@ -238,7 +238,7 @@ fn full_packets(lab: &Lab, mtu: u32) -> Result<()> {
     for side in SIDES {
         for (family, headers) in [(V4, 28), (V6, 48)] {
             for size in [mtu - headers, mtu - headers - 1, 1, 0] {
-                lossless(lab, side, family, Pings { size, ..Pings::many(20, 5) })?;
+                lossless(lab, side, family, Pings { size, ..Pings::many(20, 10) })?;
             }
         }
     }
@@ -270,9 +270,17 @@ pub(crate) fn a_good_network_and_a_guest(
     Ok(())
 }
 
-/// Every ping is answered exactly once.
+/// Every ping is answered exactly once. A process that is not run for a while by a busy machine
+/// overflows its socket: a series with losses gets two more chances. What a tunnel itself loses it
+/// loses again; a duplicate is never excused.
 pub(crate) fn lossless(lab: &Lab, side: Side, family: Family, pings: Pings) -> Result<()> {
-    let answers = lab.ping(side, family, pings)?;
+    let mut answers = lab.ping(side, family, pings)?;
+    for _ in 0..2 {
+        if answers.received == answers.sent || answers.duplicates > 0 {
+            break;
+        }
+        answers = lab.ping(side, family, pings)?;
+    }
     let perfect = answers.received == answers.sent && answers.duplicates == 0;
     ensure!(perfect, "from {side:?} over {family:?}: {pings:?} → {answers:?}\n{}", lab.describe());
     Ok(())

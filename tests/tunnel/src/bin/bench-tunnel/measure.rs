@@ -22,8 +22,8 @@ const LARGE: usize = 1372;
 const LOAD: u32 = 300;
 /// Peers of the run with many.
 const MANY: usize = 100;
-/// Forged initiations in a burst, fifty times a second.
-const FORGED: usize = 20;
+/// Forged initiations in a burst, twice a second.
+const FORGED: usize = 500;
 
 pub(crate) const PEAK: &str = "peak RSS";
 pub(crate) const MANY_PEERS: &str = "veth TCP 1 stream, 100 peers";
