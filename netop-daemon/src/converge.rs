@@ -24,7 +24,7 @@ use crate::report::{Notice, Report, RouterReport};
 use crate::world::{Shared, World};
 
 /// Changes that come together are dealt with together.
-const SETTLE: Duration = Duration::from_millis(5);
+const SETTLE: Duration = Duration::from_millis(20);
 /// A round without any change: heals what somebody else did to our routers.
 const TICK: Duration = Duration::from_secs(5);
 /// As many ticks later every pod's NIC is looked at, too.
@@ -342,7 +342,10 @@ impl Engine {
         for key in detached {
             if let Some(nic) = self.done.remove(&key) {
                 tracing::info!(slice = key.0, namespace = nic.pod.0, pod = nic.pod.1, "detached");
-                self.notify(Notice::detached(&nic));
+                // A pod that has ended needs no telling.
+                if world.sandboxes.contains_key(&key.1) {
+                    self.notify(Notice::detached(&nic));
+                }
             }
         }
         for (uid, nics) in &mut self.present {

@@ -173,18 +173,17 @@ fn want_nic(
         return;
     };
     let pod = (sandbox.namespace.clone(), sandbox.name.clone());
+    let mut fail = |reason, message| {
+        let (slice, uid) = (slice_name.to_owned(), uid.to_owned());
+        desired.failures.push(Failure { slice, uid, pod: pod.clone(), reason, message });
+    };
+    if slice.families.is_empty() {
+        let message = "the hub has not given this cluster addresses of the slice yet";
+        return fail("NoPool", message.to_owned());
+    }
     let addresses = match allocations.slice(slice_name).acquire(uid, &slice.families, now_ms) {
         Ok(addresses) => addresses,
-        Err(error) => {
-            desired.failures.push(Failure {
-                slice: slice_name.to_owned(),
-                uid: uid.to_owned(),
-                pod,
-                reason: error.reason(),
-                message: error.to_string(),
-            });
-            return;
-        }
+        Err(error) => return fail(error.reason(), error.to_string()),
     };
     let port = PortWant { device: name::router_port(&slice.name, uid), addresses };
     let want = NicWant {

@@ -155,8 +155,12 @@ impl NodeAddresses {
         self.resting.len() != before
     }
 
-    /// Families of which fewer than a quarter of the addresses are free, or no block is there.
+    /// Families of which fewer than a quarter of the addresses are free, or no block is there while
+    /// there is one of the other family. A node that has no block at all has asked already.
     pub fn low(&self, families: &BTreeSet<Family>) -> BTreeSet<Family> {
+        if self.blocks.is_empty() {
+            return BTreeSet::new();
+        }
         let taken = self.taken();
         families.iter().copied().filter(|f| self.is_low(*f, &taken)).collect()
     }
@@ -290,6 +294,13 @@ mod tests {
         node.set_blocks(&["10.77.3.0/31".parse().unwrap(), "10.77.9.0/30".parse().unwrap()]);
         let second = node.acquire("p2", &v4, 0).unwrap();
         assert_eq!(second, BTreeSet::from(["10.77.9.0".parse().unwrap()]));
+    }
+
+    #[test]
+    fn a_node_without_blocks_does_not_ask_for_more() {
+        assert!(node(&[]).low(&both()).is_empty());
+        let v6 = BTreeSet::from([Family::V6]);
+        assert_eq!(node(&["10.77.3.0/26"]).low(&both()), v6);
     }
 
     #[test]
