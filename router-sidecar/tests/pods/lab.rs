@@ -312,16 +312,20 @@ async fn follow(address: &str, send: &Seen) -> Result<(), Box<dyn std::error::Er
     Err("the stream ended".into())
 }
 
-/// The gateway's program, built beside this test's.
+/// The gateway's program, beside ours. Cargo builds another package's programs for nobody's
+/// tests, so it is asked to, once.
 fn slice_gateway() -> PathBuf {
-    let ours = Path::new(env!("CARGO_BIN_EXE_router-sidecar"));
-    let program = ours.with_file_name("slice-gateway");
-    assert!(
-        program.exists(),
-        "{} is missing; build it with: cargo build -p slicewire-gateway",
-        program.display()
-    );
-    program
+    static BUILT: std::sync::Once = std::sync::Once::new();
+    BUILT.call_once(|| {
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "slicewire-gateway", "--profile", profile])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(built.success(), "slice-gateway does not build");
+    });
+    Path::new(env!("CARGO_BIN_EXE_router-sidecar")).with_file_name("slice-gateway")
 }
 
 pub(crate) fn run(command: &str) {
