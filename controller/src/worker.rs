@@ -50,6 +50,7 @@ pub(crate) struct Worker {
     queues: Queues,
     hub: HubLink,
     streams: Streams,
+    resting: node_blocks::Resting,
 }
 
 /// What is known of this cluster's API server.
@@ -173,6 +174,7 @@ pub(crate) async fn run(
         streams: Streams::new(queues.clone()),
         queues,
         hub: HubLink::default(),
+        resting: node_blocks::Resting::default(),
     };
     let synced = health.wait_for("first lists from the API server");
     watches::start(&worker, &client, &stop);

@@ -45,7 +45,8 @@ impl Metrics {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", family.help, family.kind);
             for (labels, value) in &family.samples {
-                let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+                let braces =
+                    if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
                 let _ = writeln!(out, "{name}{braces} {value}");
             }
         }

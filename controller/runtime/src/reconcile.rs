@@ -49,7 +49,8 @@ impl<K> Clone for Queue<K> {
 
 impl<K: Ord + Clone> Default for Queue<K> {
     fn default() -> Self {
-        let state = State { due: BTreeMap::new(), running: BTreeSet::new(), failures: BTreeMap::new() };
+        let state =
+            State { due: BTreeMap::new(), running: BTreeSet::new(), failures: BTreeMap::new() };
         Self { state: Arc::new(Mutex::new(state)), wake: Arc::new(Notify::new()) }
     }
 }
@@ -72,8 +73,7 @@ impl<K: Ord + Clone> Queue<K> {
     fn take(&self, now: Instant) -> Result<K, Option<Instant>> {
         let mut state = self.lock();
         let idle = |key: &K| !state.running.contains(key);
-        let first =
-            state.due.iter().filter(|(k, _)| idle(k)).min_by_key(|(_, at)| **at);
+        let first = state.due.iter().filter(|(k, _)| idle(k)).min_by_key(|(_, at)| **at);
         match first.map(|(k, at)| (k.clone(), *at)) {
             Some((key, at)) if at <= now => {
                 state.due.remove(&key);
@@ -119,8 +119,12 @@ pub fn backoff(failures: u32) -> Duration {
 /// Runs `reconcile` for every key of the queue until `stop`, at most `parallel` at a time.
 ///
 /// On `stop` runs that are under way are finished first.
-pub async fn drive<K, F, Fut>(queue: Queue<K>, parallel: usize, stop: CancellationToken, reconcile: F)
-where
+pub async fn drive<K, F, Fut>(
+    queue: Queue<K>,
+    parallel: usize,
+    stop: CancellationToken,
+    reconcile: F,
+) where
     K: Ord + Clone + Debug + Send + 'static,
     F: Fn(K) -> Fut,
     Fut: Future<Output = Next> + Send + 'static,

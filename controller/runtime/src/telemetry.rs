@@ -5,10 +5,12 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Starts logging to standard error: human-readable on a terminal, JSON lines elsewhere.
 ///
-/// `RUST_LOG` overrides what is logged; the default is INFO, which holds user-visible changes.
+/// `RUST_LOG` overrides what is logged; the default is INFO, which holds user-visible changes. The
+/// Kubernetes client's own word on failed requests is left out: whoever asked tells it, once.
 pub fn init() {
     use std::io::IsTerminal;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)

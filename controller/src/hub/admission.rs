@@ -22,8 +22,10 @@ use super::Hub;
 use crate::options::{HubOptions, Identity};
 use serve::Serving;
 
-/// How often the certificate is looked at.
-const CHECK: Duration = Duration::from_secs(3600);
+/// How often the certificate, and whether it is trusted, is looked at.
+const CHECK: Duration = Duration::from_secs(60);
+/// The same while there is no configuration yet that could trust it: charts make it last.
+const CHECK_SOON: Duration = Duration::from_secs(2);
 
 /// Starts the webhook and what keeps its certificate.
 pub(super) fn start(
@@ -42,12 +44,15 @@ pub(super) fn start(
         let mut ready = Some(ready);
         loop {
             let wait = match place.keep(&kept).await {
-                Ok(()) => {
+                Ok(trusted) => {
                     ready.take();
-                    CHECK
+                    if trusted { CHECK } else { CHECK_SOON }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the webhook has no certificate yet");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "the webhook has no certificate yet"
+                    );
                     Duration::from_secs(3)
                 }
             };

@@ -183,6 +183,7 @@ fn observed_status_keys() -> &'static [&'static str] {
         "reservedPrefixes",
         "conditions",
         "tunnels",
+        "readyClusters",
         "clusters",
         "violations",
         "namespaces",

@@ -12,7 +12,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
-use super::write::status_code;
+use super::write::{causes, status_code};
 
 /// How long a Lease holds without being renewed.
 const HOLDS: SignedDuration = SignedDuration::from_secs(15);
@@ -74,7 +74,10 @@ impl Leadership {
                     told = holder;
                 }
                 Ok(Some(_)) => {}
-                Err(error) => tracing::warn!(lease = %self.name, %error, "cannot take the lease"),
+                Err(error) => {
+                    let error = causes(&error);
+                    tracing::warn!(lease = %self.name, %error, "cannot take the lease");
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return false,
@@ -100,7 +103,10 @@ impl Leadership {
                     lost.cancel();
                     return;
                 }
-                Err(error) => tracing::warn!(lease = %self.name, %error, "cannot renew the lease"),
+                Err(error) => {
+                    let error = causes(&error);
+                    tracing::warn!(lease = %self.name, %error, "cannot renew the lease");
+                }
             }
         }
         let _ = tokio::time::timeout(Duration::from_secs(2), self.release()).await;

@@ -11,6 +11,7 @@ use slicewire_runtime::reconcile::backoff;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
+use super::write::causes;
 
 /// Where a watch looks and what it does with what it sees.
 pub(crate) struct Watch<K> {
@@ -85,6 +86,7 @@ where
                     failures += 1;
                     // One warning a failure in a row would drown what matters.
                     if failures.is_power_of_two() {
+                        let error = causes(&error);
                         tracing::warn!(%kind, failures, %error, "watch failed; trying again");
                     }
                     tokio::time::sleep(backoff(failures).min(LONGEST_WAIT)).await;

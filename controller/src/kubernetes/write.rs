@@ -17,7 +17,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     /// The server refused or could not be reached.
-    #[error("{kind} {name}: {source}")]
+    #[error("{kind} {name}: {}", causes(source))]
     Request { kind: String, name: String, source: Box<kube::Error> },
     /// The server did not answer.
     #[error("{kind} {name}: no answer from the API server within {} s", REQUEST_TIMEOUT.as_secs())]
@@ -163,6 +163,20 @@ fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Er
         Err(error) if status_code(&error) == Some(404) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// An error with everything that led to it: the outermost alone says no more than "failed".
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// The most telling reason of several errors, and all of them as one sentence.

@@ -4,11 +4,13 @@ mod apply;
 mod observe;
 mod plan;
 mod report;
+mod resting;
 mod validate;
 
 use slicewire_runtime::reconcile::Next;
 
 pub(super) use plan::blocks;
+pub(super) use resting::Resting;
 pub(super) use validate::facts;
 
 use super::Worker;
@@ -21,5 +23,11 @@ pub(super) async fn reconcile(worker: &Worker, slice: &str) -> Next {
     let plan = plan::plan(&observed, &validated);
     let outcome = apply::apply(worker, plan.steps.clone()).await;
     report::report(worker, slice, &observed, &plan, &outcome);
-    next(&outcome, Next::Wait)
+    // What rests is to be had again later, and a node may wait for it.
+    let later = if observed.resting.is_empty() || plan.exhausted.is_empty() {
+        Next::Wait
+    } else {
+        Next::After(resting::REST / 4)
+    };
+    next(&outcome, later)
 }

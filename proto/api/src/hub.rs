@@ -170,7 +170,7 @@ pub struct ClusterStatus {
     category = "slicewire",
     shortname = "swslice",
     printcolumn(name = "Prefixes", type_ = "string", json_path = ".spec.prefixes"),
-    printcolumn(name = "Clusters", type_ = "string", json_path = ".spec.clusters[*].name"),
+    printcolumn(name = "Clusters", type_ = "string", json_path = ".status.readyClusters"),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.attachedPods"),
     printcolumn(name = "Tunnels", type_ = "string", json_path = ".status.tunnels"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
@@ -275,6 +275,9 @@ pub struct SliceConfigStatus {
     /// Working tunnels of those planned, as `2/2`; a tunnel is counted at both its ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnels: Option<String>,
+    /// Clusters that carry the slice of those it spans, as `1/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_clusters: Option<String>,
     /// The slice in each of its clusters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clusters: Vec<SliceClusterStatus>,

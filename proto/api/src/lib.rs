@@ -17,6 +17,10 @@ pub mod hub;
 pub mod labels;
 pub mod worker;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON,
+};
+
 pub use hub::*;
 pub use worker::*;
 
@@ -26,14 +30,11 @@ pub const GROUP: &str = "slicewire.dev";
 pub const VERSION: &str = "v1alpha1";
 
 /// Every CustomResourceDefinition, with the cluster role it belongs to (`hub` or `worker`).
-pub fn crds() -> Vec<(
-    &'static str,
-    k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-)> {
+pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
     use kube::CustomResourceExt;
     vec![
-        ("hub", Project::crd()),
-        ("hub", Cluster::crd()),
+        ("hub", spec_may_be_left_out(Project::crd())),
+        ("hub", spec_may_be_left_out(Cluster::crd())),
         ("hub", SliceConfig::crd()),
         ("hub", WorkerSlice::crd()),
         ("hub", WorkerGateway::crd()),
@@ -41,4 +42,16 @@ pub fn crds() -> Vec<(
         ("worker", SliceGateway::crd()),
         ("worker", SliceNode::crd()),
     ]
+}
+
+/// A kind whose fields are all optional needs no spec: the API server fills in an empty one.
+fn spec_may_be_left_out(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut());
+        let spec = schema.and_then(|s| s.properties.as_mut()?.get_mut("spec"));
+        if let Some(spec) = spec {
+            spec.default = Some(JSON(serde_json::json!({})));
+        }
+    }
+    crd
 }

@@ -5,7 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttachFailure, GatewayExposure, GatewayLane, NamespaceRule, RemoteCluster, WorkerGatewayStatus};
+use crate::{
+    AttachFailure, GatewayExposure, GatewayLane, NamespaceRule, RemoteCluster, WorkerGatewayStatus,
+};
 
 /// A slice in this cluster: the hub's desired state, kept here so that losing the hub stops
 /// nothing but changes.

@@ -23,9 +23,16 @@ fn the_committed_crds_are_generated_from_the_types() {
         })
         .collect();
     let names = |set: &BTreeMap<String, String>| set.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&committed), names(&generated), "run: cargo run -p slicewire-api --bin crdgen");
+    assert_eq!(
+        names(&committed),
+        names(&generated),
+        "run: cargo run -p slicewire-api --bin crdgen"
+    );
     for (name, yaml) in &generated {
-        assert!(committed[name] == *yaml, "{name} is old; run: cargo run -p slicewire-api --bin crdgen");
+        assert!(
+            committed[name] == *yaml,
+            "{name} is old; run: cargo run -p slicewire-api --bin crdgen"
+        );
     }
 }
 

@@ -248,7 +248,9 @@ mod tests {
             Some(HubNamespace::Project(project.clone()))
         );
         assert_eq!(hub_namespace(&of_cluster), Some(HubNamespace::Cluster(project, cluster)));
-        for other in [SYSTEM_NAMESPACE, "default", "slicewire-", "slicewire-a--", "slicewire-a--b--c"] {
+        for other in
+            [SYSTEM_NAMESPACE, "default", "slicewire-", "slicewire-a--", "slicewire-a--b--c"]
+        {
             assert_eq!(hub_namespace(other), None, "{other}");
         }
     }

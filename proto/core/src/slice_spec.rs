@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use crate::ipam::{Demand, Holding, Holdings, NoRoom, allocate, length_that_fits};
-use crate::name::{ClusterName, Lane, MAX_CLUSTER_NAME, MAX_LANES, MAX_SLICE_NAME, SliceName, check};
+use crate::name::{
+    ClusterName, Lane, MAX_CLUSTER_NAME, MAX_LANES, MAX_SLICE_NAME, SliceName, check,
+};
 use crate::prefix::{self, Family, overlap};
 use crate::violation::Violation;
 
@@ -240,7 +242,7 @@ fn reserved(
                     format!("spec.prefixes[{i}]"),
                     net.to_string(),
                     "ReservedPrefix",
-                    format!("overlaps {other}, which cluster {cluster} uses for its pods, services or nodes; a prefix that no cluster of the slice uses is accepted"),
+                    format!("overlaps {other}, which cluster {cluster} uses for its pods or services; a prefix that no cluster of the slice uses is accepted"),
                 ));
             }
         }
@@ -359,7 +361,7 @@ fn room(
             widest.to_string(),
             "PrefixTooSmall",
             format!(
-                "has no room for {} of {} clusters with {lanes} gateways each; {would_do}",
+                "has no room for {}, of {} clusters with {lanes} gateway(s) each; {would_do}",
                 who.join(", "),
                 clusters.len(),
             ),

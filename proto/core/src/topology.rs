@@ -108,10 +108,7 @@ pub fn plan(
                 .map(|(other, tunnel)| (other.clone(), tunnel.clone()))
                 .collect();
             let addresses = lane_addresses(&member.holding.gateways, lane);
-            mesh.lanes
-                .entry(name.clone())
-                .or_default()
-                .push(LanePlan { lane, addresses, tunnels });
+            mesh.lanes.entry(name.clone()).or_default().push(LanePlan { lane, addresses, tunnels });
         }
     }
     mesh
@@ -166,12 +163,7 @@ fn peers_of(
     (peers, duplicates)
 }
 
-fn tunnel_to(
-    member: &Member,
-    lane: Lane,
-    key: &PublicKey,
-    endpoints: &[SocketAddr],
-) -> TunnelPlan {
+fn tunnel_to(member: &Member, lane: Lane, key: &PublicKey, endpoints: &[SocketAddr]) -> TunnelPlan {
     let addresses = lane_addresses(&member.holding.gateways, lane);
     let prefixes =
         member.holding.pools.iter().copied().chain(addresses.iter().copied().map(host)).collect();

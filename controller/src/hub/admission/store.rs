@@ -39,8 +39,9 @@ impl Place {
         }
     }
 
-    /// Makes the certificate good, used, and trusted.
-    pub(super) async fn keep(&self, serving: &Serving) -> anyhow::Result<()> {
+    /// Makes the certificate good, used, and trusted; `false` when nobody is there to trust it:
+    /// then faults are told in conditions only.
+    pub(super) async fn keep(&self, serving: &Serving) -> anyhow::Result<bool> {
         let material = self.material().await?;
         serving.replace(&material)?;
         self.trust(&material).await
@@ -79,18 +80,14 @@ impl Place {
     }
 
     /// Puts the certificate into every webhook of the configuration.
-    async fn trust(&self, material: &Material) -> anyhow::Result<()> {
+    async fn trust(&self, material: &Material) -> anyhow::Result<bool> {
         let Some(found) = self.configurations.get_opt(&self.configuration).await? else {
-            tracing::info!(
-                configuration = %self.configuration,
-                "no such ValidatingWebhookConfiguration; faults are told in conditions only"
-            );
-            return Ok(());
+            return Ok(false);
         };
         let bundle = ByteString(material.trusted.clone().into_bytes());
         let webhooks = found.webhooks.unwrap_or_default();
         if webhooks.iter().all(|w| w.client_config.ca_bundle.as_ref() == Some(&bundle)) {
-            return Ok(());
+            return Ok(true);
         }
         let patch: Vec<_> = webhooks
             .iter()
@@ -99,7 +96,8 @@ impl Place {
         let how = PatchParams { field_manager: Some(HUB_MANAGER.into()), ..Default::default() };
         let patch = Patch::Strategic(json!({"webhooks": patch}));
         self.configurations.patch(&self.configuration, &how, &patch).await?;
-        Ok(())
+        tracing::info!(configuration = %self.configuration, "the webhook is trusted");
+        Ok(true)
     }
 }
 

@@ -48,7 +48,9 @@ pub(super) fn look_again(observed: &Observed, now: Timestamp) -> Option<Duration
             let left = until.duration_since(now);
             Some(Duration::try_from(left).unwrap_or_default() + Duration::from_millis(100))
         }
-        _ => Some(Duration::from_secs(10)),
+        // The first heartbeat follows the first report closely.
+        None => Some(Duration::from_secs(1)),
+        Some(_) => Some(Duration::from_secs(5)),
     }
 }
 

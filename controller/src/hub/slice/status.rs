@@ -41,6 +41,11 @@ pub(super) fn status(
         observed_generation: generation,
         attached_pods: clusters.iter().map(|c| c.attached_pods).sum(),
         tunnels: tunnels(observed),
+        ready_clusters: Some(format!(
+            "{}/{}",
+            clusters.iter().filter(|c| c.ready).count(),
+            clusters.len()
+        )),
         clusters,
         violations: faults.into_iter().map(Fault::from).collect(),
         conditions,

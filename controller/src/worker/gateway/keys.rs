@@ -16,6 +16,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::observe::Observed;
 use crate::kubernetes::change::owned_by;
+use crate::kubernetes::write::causes;
 use crate::worker::{Worker, ours};
 
 /// Public keys by lane.
@@ -25,7 +26,7 @@ pub(super) type Keys = BTreeMap<Lane, [u8; 32]>;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyError {
     /// The Secret cannot be read or written.
-    #[error("Secret {0}: {1}")]
+    #[error("Secret {0}: {cause}", cause = causes(.1))]
     Secret(String, kube::Error),
     /// The machine has no randomness.
     #[error("no randomness from the kernel: {0}")]

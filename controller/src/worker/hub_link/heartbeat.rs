@@ -12,6 +12,7 @@ use slicewire_runtime::Metrics;
 use tokio_util::sync::CancellationToken;
 
 use super::pause;
+use crate::kubernetes::write::causes;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(10);
@@ -44,7 +45,7 @@ pub(super) async fn beat(
             Ok(Ok(())) => {}
             failed if !told => {
                 let error = match failed {
-                    Ok(Err(error)) => error.to_string(),
+                    Ok(Err(error)) => causes(&error),
                     _ => "no answer in time".to_owned(),
                 };
                 tracing::warn!(%error, "the hub cannot be reached; slices run on as they are");

@@ -38,7 +38,8 @@ impl Renewal {
             match self.renew().await {
                 Ok(()) => return tracing::info!("renewed the credential for the hub"),
                 Err(error) => tracing::warn!(
-                    %error, failures,
+                    error = format!("{error:#}"),
+                    failures,
                     "cannot renew the credential for the hub; when it has ended, run slicectl join again"
                 ),
             }

@@ -20,9 +20,13 @@ pub(super) struct Plan {
 }
 
 /// Blocks of a slice's nodes.
-pub(in crate::worker) fn blocks(slice: &Slice, nodes: &BTreeMap<String, NodeFacts>) -> BlockPlan {
+pub(in crate::worker) fn blocks(
+    slice: &Slice,
+    nodes: &BTreeMap<String, NodeFacts>,
+    resting: &[IpNet],
+) -> BlockPlan {
     let pools: Vec<IpNet> = slice.spec.pools.iter().filter_map(|p| p.parse().ok()).collect();
-    blocks::plan(&pools, nodes)
+    blocks::plan(&pools, nodes, resting)
 }
 
 /// Decides.
@@ -30,7 +34,7 @@ pub(super) fn plan(observed: &Observed, facts: &BTreeMap<String, NodeFacts>) -> 
     let mut plan = Plan { steps: vec![forget(observed)], ..Plan::default() };
     let stays = |s: &&std::sync::Arc<Slice>| s.metadata.deletion_timestamp.is_none();
     let Some(slice) = observed.slice.as_ref().filter(stays) else { return plan };
-    let wanted = blocks(slice, facts);
+    let wanted = blocks(slice, facts, &observed.resting);
     let changes = observed.slice_nodes.iter().filter_map(|node| {
         let blocks = wanted.blocks.get(&node.spec.node)?;
         let texts: Vec<String> = blocks.iter().map(IpNet::to_string).collect();
@@ -85,6 +89,7 @@ mod tests {
             slice_nodes: nodes.iter().map(node).collect(),
             nodes: nodes.iter().map(|n| (*n).to_owned()).collect(),
             nodes_known: true,
+            resting: vec![],
         }
     }
 

@@ -183,7 +183,7 @@ fn exhausted(observed: &Observed) -> Vec<String> {
     };
     let nodes: BTreeMap<_, _> =
         observed.nodes.iter().map(|n| (n.spec.node.clone(), node_blocks::facts(n))).collect();
-    let plan = node_blocks::blocks(slice, &nodes);
+    let plan = node_blocks::blocks(slice, &nodes, &[]);
     let name = |family: &Family| match family {
         Family::V4 => "IPv4".to_owned(),
         Family::V6 => "IPv6".to_owned(),

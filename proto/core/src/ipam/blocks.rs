@@ -31,10 +31,12 @@ pub struct BlockPlan {
 
 /// Gives every node a block in every family of the pools, and another one where it runs low.
 ///
-/// Blocks a node has are never moved or taken. No two blocks of the result overlap, provided the
-/// blocks that were there do not.
-pub fn plan(pools: &[IpNet], nodes: &BTreeMap<String, NodeFacts>) -> BlockPlan {
-    let mut used: Vec<IpNet> = nodes.values().flat_map(|n| n.blocks.iter().copied()).collect();
+/// Blocks a node has are never moved or taken, and nothing of `resting` is given: blocks given back
+/// so lately that packets to their old addresses may still be on the way. No two blocks of the
+/// result overlap, provided the blocks that were there do not.
+pub fn plan(pools: &[IpNet], nodes: &BTreeMap<String, NodeFacts>, resting: &[IpNet]) -> BlockPlan {
+    let held = nodes.values().flat_map(|n| &n.blocks);
+    let mut used: Vec<IpNet> = held.chain(resting).copied().collect();
     let mut plan = BlockPlan {
         blocks: nodes.iter().map(|(name, n)| (name.clone(), n.blocks.clone())).collect(),
         exhausted: BTreeSet::new(),
@@ -42,7 +44,8 @@ pub fn plan(pools: &[IpNet], nodes: &BTreeMap<String, NodeFacts>) -> BlockPlan {
     for family in families(pools) {
         let own: Vec<IpNet> = pools.iter().copied().filter(|p| Family::of(p) == family).collect();
         // Nodes with nothing first: a pod there waits.
-        let empty = |n: &&(&String, &NodeFacts)| !n.1.blocks.iter().any(|b| Family::of(b) == family);
+        let empty =
+            |n: &&(&String, &NodeFacts)| !n.1.blocks.iter().any(|b| Family::of(b) == family);
         let (first, rest): (Vec<_>, Vec<_>) = nodes.iter().partition(|n| empty(&n));
         let low = rest.into_iter().filter(|(_, n)| n.low.contains(&family));
         let wanted = first.into_iter().map(|n| (n, 1)).chain(low.map(|n| (n, 0)));

@@ -101,6 +101,15 @@ fn lanes_have_addresses_of_their_own_across_gateway_prefixes() {
     assert_eq!(lane_addresses(&gateways, 4).len(), 1);
 }
 
+#[test]
+fn a_block_that_rests_is_not_given() {
+    let pools = [net("10.0.0.0/24")];
+    let facts = BTreeMap::from([("n".to_owned(), NodeFacts::default())]);
+    let first = blocks::plan(&pools, &facts, &[]).blocks["n"].clone();
+    let second = blocks::plan(&pools, &facts, &first).blocks["n"].clone();
+    assert!(!overlap(&first[0], &second[0]));
+}
+
 proptest! {
     #[test]
     fn nothing_overlaps_and_everything_lies_inside(prefixes in slices(), n in 1usize..12, lanes in 1u8..=8) {
@@ -155,13 +164,13 @@ proptest! {
         let pools = [IpNet::new("10.1.0.0".parse().unwrap(), 32 - bits).unwrap()];
         let mut facts: BTreeMap<String, NodeFacts> =
             (0..nodes).map(|i| (format!("n{i}"), NodeFacts::default())).collect();
-        let first = blocks::plan(&pools, &facts);
+        let first = blocks::plan(&pools, &facts, &[]);
         prop_assert!(!blocks::overlapping(&first.blocks));
         for (i, (name, fact)) in facts.iter_mut().enumerate() {
             fact.blocks = first.blocks[name].clone();
             if low[i] { fact.low.insert(Family::V4); }
         }
-        let second = blocks::plan(&pools, &facts);
+        let second = blocks::plan(&pools, &facts, &[]);
         prop_assert!(!blocks::overlapping(&second.blocks));
         for (name, fact) in &facts {
             prop_assert!(second.blocks[name].starts_with(&fact.blocks));
