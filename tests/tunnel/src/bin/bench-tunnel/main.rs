@@ -61,6 +61,7 @@ fn main() -> Result<ExitCode> {
             let candidate = ready[index];
             let text = format!("round {}/{rounds}: {}", round + 1, candidate.name());
             writeln!(io::stderr(), "[{:4.0} s] {text}", started.elapsed().as_secs_f64())?;
+            runs.push(summary::FOREIGN, summary::MACHINE, processor::foreign_load()? * 100.0);
             measure(candidate, plan, &mut runs);
         }
     }

@@ -1,6 +1,9 @@
 //! Processor time and memory, as the kernel counts them.
 
-use std::fs;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
@@ -33,6 +36,15 @@ impl Used {
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self { machine: self.machine - earlier.machine, gateways: self.gateways - earlier.gateways }
     }
+}
+
+/// Share of the machine that others use now, from 0 to 1, watched for a third of a second.
+pub(crate) fn foreign_load() -> Result<f64> {
+    let (before, started) = (Used::now(&[])?, Instant::now());
+    thread::sleep(Duration::from_millis(333));
+    let processors = thread::available_parallelism()?.get() as f64;
+    let used = Used::now(&[])?.since(before).machine;
+    Ok(used / started.elapsed().as_secs_f64() / processors)
 }
 
 /// The larger one of the processes' peak resident sizes, in MB.
@@ -73,5 +85,6 @@ mod tests {
         assert_eq!(process(stat), Some(42));
         assert!(peak_memory(&[std::process::id()]).unwrap() > 0.5);
         assert!(Used::now(&[std::process::id()]).unwrap().machine > 0.0);
+        assert!((0.0..1.5).contains(&foreign_load().unwrap()));
     }
 }

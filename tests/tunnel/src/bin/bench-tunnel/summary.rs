@@ -18,6 +18,12 @@ const MEMORY: f64 = 20.0;
 const WITH_MANY: f64 = 0.95;
 const WITH_FLOOD: f64 = 0.9;
 
+/// What was watched before every candidate's turn, and for whom.
+pub(crate) const FOREIGN: &str = "load by others";
+pub(crate) const MACHINE: &str = "the machine";
+/// Per cent of the machine that others may use before the figures say more about them.
+const DISTURBED: f64 = 25.0;
+
 /// One line a figure, one column a candidate, medians.
 pub(crate) fn overview(
     runs: &Runs,
@@ -36,7 +42,7 @@ pub(crate) fn overview(
         table.row(heads.into_iter().chain(cells));
     }
     table.print(out)?;
-    writeln!(out)
+    writeln!(out, "{FOREIGN}: {:.0} % of {MACHINE}\n", foreign(runs))
 }
 
 /// Ours against everyone, with the goals.
@@ -59,7 +65,15 @@ pub(crate) fn report(runs: &Runs, candidates: &[Candidate], plan: Plan) -> Repor
         }
     }
     report.failures(runs);
+    if foreign(runs) > DISTURBED {
+        let reason = format!("{:.0} % used by others: measure again when quiet", foreign(runs));
+        report.cannot("a quiet machine", "everyone", reason);
+    }
     report
+}
+
+fn foreign(runs: &Runs) -> f64 {
+    runs.get(FOREIGN, MACHINE).ok().and_then(median).unwrap_or(0.0)
 }
 
 /// The ratio asked for.
