@@ -334,7 +334,7 @@ fn a_thousand_peers() {
     let mut spokes: Vec<Node> = (0..1000u32)
         .map(|i| {
             let mut seed = [9u8; 32];
-            seed[..4].copy_from_slice(&i.to_le_bytes());
+            seed[8..12].copy_from_slice(&i.to_le_bytes());
             let mut node = Node::new(2);
             node.config.private_key = Some(PrivateKey::from_bytes(seed));
             node.address = SocketAddr::new(IpAddr::from([198, 18, (i >> 8) as u8, i as u8]), 9);

@@ -19,6 +19,10 @@ pub const MIN_BUFFER: usize = 148;
 
 /// For how long a session may be used after its handshake (`REJECT_AFTER_TIME`).
 const SESSION_LIFE: Duration = Duration::from_secs(180);
+/// See [`State::due`].
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(30);
+/// First byte of a handshake's second message.
+const RESPONSE: u8 = 2;
 /// First byte of a message that carries data.
 const DATA: u8 = 4;
 
@@ -53,6 +57,8 @@ pub struct Peer {
 pub(super) struct Tunnel {
     index: u32,
     tunn: Tunn,
+    /// The other end has shown that it has the keys of a session of this tunnel, too.
+    confirmed: bool,
 }
 
 struct State {
@@ -60,6 +66,8 @@ struct State {
     /// The tunnel with the pre-shared key before, and since when it is that. It carries the
     /// traffic until the new one has a session, and is heard until its sessions have expired.
     before: Option<(Tunnel, Instant)>,
+    /// When the new tunnel may next try a handshake while the one before still works.
+    next_attempt: Option<Instant>,
     preshared_key: Option<PresharedKey>,
     endpoint: Option<SocketAddr>,
     /// What the configuration said last, so that saying it again does not undo roaming.
@@ -76,6 +84,7 @@ impl Peer {
             state: Mutex::new(State {
                 tunnel,
                 before: None,
+                next_attempt: None,
                 preshared_key: config.preshared_key.clone(),
                 endpoint: config.endpoint,
                 configured: config.endpoint,
@@ -110,6 +119,7 @@ impl Peer {
     pub(super) fn renew(&self, config: &PeerConfig, new: Tunnel, now: Instant) {
         let mut state = self.lock();
         state.preshared_key = config.preshared_key.clone();
+        state.next_attempt = None;
         let old = std::mem::replace(&mut state.tunnel, new);
         // Of two changes in a row, the older tunnel is the one that surely has a session.
         if old.has_session() || state.before.is_none() {
@@ -188,14 +198,15 @@ impl Peer {
         now: Instant,
     ) -> Result<Opened, Drop> {
         let mut state = self.lock();
-        let tunn = state.tunn_of(index).ok_or(Drop::UnknownIndex)?;
-        let opened = match tunn.decapsulate(Some(from.ip()), message, out) {
+        let tunnel = state.tunnel_of(index).ok_or(Drop::UnknownIndex)?;
+        let opened = match tunnel.tunn.decapsulate(Some(from.ip()), message, out) {
             TunnResult::WriteToTunnelV4(packet, _) => Opened::Packet(packet.len()),
             TunnResult::WriteToTunnelV6(packet, _) => Opened::Packet(packet.len()),
             TunnResult::WriteToNetwork(reply) => Opened::Reply(reply.len()),
             TunnResult::Done => Opened::Nothing,
             TunnResult::Err(error) => return Err(drop_reason(&error)),
         };
+        tunnel.confirmed |= matches!(message.first(), Some(&(RESPONSE | DATA)));
         // A cookie reply proves nothing about who sent it.
         if message.first() != Some(&3) {
             if state.endpoint != Some(from) {
@@ -253,11 +264,12 @@ impl Tunnel {
     ) -> Self {
         let preshared = config.preshared_key.as_ref().map(|k| *k.expose());
         let public = (*config.public_key.as_bytes()).into();
-        Self { index, tunn: Tunn::new(key.secret(), public, preshared, None, index, Some(limiter)) }
+        let tunn = Tunn::new(key.secret(), public, preshared, None, index, Some(limiter));
+        Self { index, tunn, confirmed: false }
     }
 
     fn has_session(&self) -> bool {
-        self.tunn.time_since_last_handshake().is_some()
+        self.confirmed && self.tunn.time_since_last_handshake().is_some()
     }
 
     fn update(&mut self, out: &mut [u8]) -> usize {
@@ -269,11 +281,11 @@ impl Tunnel {
 }
 
 impl State {
-    fn tunn_of(&mut self, index: Option<u32>) -> Option<&mut Tunn> {
+    fn tunnel_of(&mut self, index: Option<u32>) -> Option<&mut Tunnel> {
         match (index, &mut self.before) {
-            (None, _) => Some(&mut self.tunnel.tunn),
-            (Some(index), _) if index == self.tunnel.index => Some(&mut self.tunnel.tunn),
-            (Some(index), Some((old, _))) if index == old.index => Some(&mut old.tunn),
+            (None, _) => Some(&mut self.tunnel),
+            (Some(index), _) if index == self.tunnel.index => Some(&mut self.tunnel),
+            (Some(index), Some((old, _))) if index == old.index => Some(old),
             _ => None,
         }
     }
@@ -293,16 +305,18 @@ impl State {
     fn due(&mut self, out: &mut [u8], now: Instant) -> usize {
         self.before.take_if(|(_, since)| now.duration_since(*since) > SESSION_LIFE);
         let due = self.tunnel.update(out);
-        let Some((old, _)) = &mut self.before else { return due };
-        if due > 0 {
-            return due;
-        }
-        let waiting = !self.tunnel.tunn.is_expired() && !self.tunnel.has_session();
-        if waiting
-            && let TunnResult::WriteToNetwork(message) =
-                self.tunnel.tunn.format_handshake_initiation(out, false)
-        {
-            return message.len();
+        let old = match &mut self.before {
+            Some((old, _)) if !self.tunnel.has_session() && old.has_session() => old,
+            _ => return due,
+        };
+        // The other end may not have the new pre-shared key yet, and every attempt in vain costs
+        // it one of its few places for sessions. Once it has the key, it begins by itself.
+        if self.next_attempt.is_none_or(|at| now >= at) {
+            self.next_attempt = Some(now + ATTEMPT_INTERVAL);
+            return match self.tunnel.tunn.format_handshake_initiation(out, true) {
+                TunnResult::WriteToNetwork(message) => message.len(),
+                _ => 0,
+            };
         }
         // Handshakes are the new tunnel's business; keepalives of the old one still count.
         let due = old.update(out);

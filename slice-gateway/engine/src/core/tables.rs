@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,6 +45,8 @@ pub struct Tables {
     /// By the upper 24 bits of the index in messages.
     pub(super) peers: Vec<Option<Arc<Peer>>>,
     by_key: BTreeMap<PublicKey, u32>,
+    /// Where to look for the next free index.
+    cursor: usize,
     allowed: AllowedIps,
 }
 
@@ -51,7 +54,12 @@ impl Tables {
     /// The tables for `config`, with the peers that stay what they are taken over.
     pub(super) fn next(&self, config: &Config, endpoints: Endpoints, now: Instant) -> Self {
         let identity = self.next_identity(config.private_key.as_ref());
-        let mut next = Self { peers: vec![None; self.peers.len()], identity, ..Self::default() };
+        let mut next = Self {
+            peers: vec![None; self.peers.len()],
+            identity,
+            cursor: self.cursor + 1,
+            ..Self::default()
+        };
         let Some(identity) = next.identity.clone() else { return next };
         let same = self.identity.as_ref().is_some_and(|old| Arc::ptr_eq(old, &identity));
         let own = identity.private.public();
@@ -110,12 +118,22 @@ impl Tables {
         }
     }
 
+    /// An index nobody uses and, as long as that is cheap, nobody has used lately: late messages
+    /// to a peer or tunnel that is gone then find nobody.
     fn free_index(&mut self) -> u32 {
-        let free = self.peers.iter().position(Option::is_none);
-        free.unwrap_or_else(|| {
+        let (used, len) = (self.by_key.len(), self.peers.len());
+        let free = |range: Range<usize>| range.into_iter().find(|i| self.peers[*i].is_none());
+        let later = free(self.cursor.min(len)..len);
+        let index = match later {
+            Some(index) => index,
+            None if len < 4 * used + 64 => len,
+            None => free(0..len).unwrap_or(len),
+        };
+        if index == len {
             self.peers.push(None);
-            self.peers.len() - 1
-        }) as u32
+        }
+        self.cursor = index;
+        index as u32
     }
 
     /// The peer that packets to `destination` go to.

@@ -41,6 +41,24 @@ fn request(name: &CString) -> libc::ifreq {
     request
 }
 
+fn open_control() -> io::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    // SAFETY: the path is a C string; the result is checked.
+    let fd = check(unsafe { libc::open(c"/dev/net/tun".as_ptr(), flags) })?;
+    // SAFETY: `fd` is new and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the character device 10:200 (Documentation/admin-guide/devices.txt), for which CAP_MKNOD
+/// is enough.
+fn make_control() -> io::Result<()> {
+    std::fs::create_dir_all("/dev/net")?;
+    let device = libc::makedev(10, 200);
+    // SAFETY: the path is a C string; the result is checked.
+    let made = unsafe { libc::mknod(c"/dev/net/tun".as_ptr(), libc::S_IFCHR | 0o600, device) };
+    check(made).map(drop)
+}
+
 impl Tun {
     /// Makes the device. With `offload`, takes super-packets if the kernel has them.
     pub(crate) fn open(name: &str, offload: bool) -> io::Result<Self> {
@@ -55,11 +73,11 @@ impl Tun {
     }
 
     fn create(name: &CString, vnet: bool) -> io::Result<Self> {
-        let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC;
-        // SAFETY: the path is a C string; the result is checked.
-        let fd = check(unsafe { libc::open(c"/dev/net/tun".as_ptr(), flags) })?;
-        // SAFETY: `fd` is new and ours alone.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = open_control().or_else(|error| match error.raw_os_error() {
+            // Containers get a /dev of their own, mostly without it.
+            Some(libc::ENOENT) => make_control().and_then(|()| open_control()),
+            _ => Err(error),
+        })?;
         let mut request = request(name);
         let vnet_flag = if vnet { libc::IFF_VNET_HDR } else { 0 };
         request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | vnet_flag) as i16;
