@@ -4,7 +4,9 @@
 pub mod build;
 pub mod cgroup;
 pub mod config;
+pub mod fault;
 pub mod images;
+pub mod impair;
 pub mod init;
 pub mod lifecycle;
 pub mod load;
@@ -16,6 +18,7 @@ pub mod plan;
 pub mod power;
 pub mod process;
 pub mod progress;
+pub mod relay;
 pub mod spec;
 mod status;
 mod testbed;
@@ -23,6 +26,7 @@ pub mod tuning;
 pub mod units;
 pub mod wan;
 
+pub use impair::Impairment;
 pub use progress::Progress;
 pub use spec::{ClusterSpec, Spec};
 pub use testbed::Testbed;

@@ -1,5 +1,7 @@
 //! The command line of the testbed.
 
+mod faults;
+
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use slicewire_testbed::build::Toolset;
 use slicewire_testbed::paths::Paths;
-use slicewire_testbed::{ClusterSpec, Progress, Spec, Testbed, images, init, packages};
+use slicewire_testbed::{ClusterSpec, Progress, Spec, Testbed, images, init, packages, relay};
 
 /// Real Kubernetes clusters on this machine, for tests and demonstrations.
 #[derive(Parser)]
@@ -71,6 +73,11 @@ enum Action {
         /// The program.
         program: String,
     },
+    /// Break something, or mend it again.
+    #[command(subcommand)]
+    Fault(faults::Fault),
+    #[command(hide = true)]
+    Relay { rules: PathBuf, cgroup: String, inner: String, outer: String },
     #[command(hide = true)]
     NodeBoot { config: PathBuf },
     #[command(hide = true)]
@@ -129,6 +136,13 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 format!("{program} is not there: build it with `testbed build`, if it is one of the testbed's")
             })?;
             say(&path.display().to_string())?;
+        }
+        Action::Fault(fault) => {
+            let done = faults::run(&Testbed::open(name)?, fault)?;
+            progress.step(&done);
+        }
+        Action::Relay { rules, cgroup, inner, outer } => {
+            relay::run(rules, &cgroup, &inner, &outer)?
         }
         Action::NodeBoot { config } => say(&init::boot(&config)?.to_string())?,
         Action::NodeInit { config } => init::run(&config)?,

@@ -65,9 +65,9 @@ impl Machine {
     }
 
     /// A locally administered link address, the same after each boot.
-    pub fn mac(&self) -> String {
+    pub fn mac(&self) -> [u8; 6] {
         let [a, b, c, d] = self.wan4.octets();
-        format!("02:53:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+        [0x02, 0x53, a, b, c, d]
     }
 }
 

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cgroup;
 use crate::config;
+use crate::fault;
 use crate::init::{Boot, PROGRAMS};
 use crate::pki::{self, Pki};
 use crate::plan::{Cluster, Machine, Role};
@@ -43,6 +44,7 @@ pub fn off(testbed: &Testbed, machine: &Machine) -> Result<()> {
     }
     cgroup::destroy(&testbed.machine_cgroup(machine))?;
     wan::unplug(&testbed.plan, machine);
+    fault::forget(testbed, machine)?;
     match fs::remove_file(testbed.init_file(machine)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),

@@ -81,7 +81,8 @@ pub fn remove(plan: &Plan) -> Result<()> {
 
 /// Plugs a machine in: a link from the bridge to `eth0` in the namespace of process `pid`.
 pub fn plug(plan: &Plan, machine: &Machine, pid: i32) -> Result<()> {
-    let (port, mac) = (&machine.name, machine.mac());
+    let port = &machine.name;
+    let mac = machine.mac().map(|byte| format!("{byte:02x}")).join(":");
     unplug(plan, machine);
     ip(
         plan,
@@ -99,6 +100,12 @@ pub fn plug(plan: &Plan, machine: &Machine, pid: i32) -> Result<()> {
 pub fn unplug(plan: &Plan, machine: &Machine) {
     // Usually gone already, together with the machine.
     let _ = ip(plan, &format!("link del {}\n", machine.name));
+    let _ = ip(plan, &format!("link del {}\n", relay_bridge(machine)));
+}
+
+/// The bridge between a machine's port and its relay, while there is one.
+pub fn relay_bridge(machine: &Machine) -> String {
+    format!("b-{}", machine.name)
 }
 
 /// The `ip` commands a machine runs at boot: its addresses, and ways to the
