@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::kubernetes::cache::{Cache, Key};
 use crate::kubernetes::event::Events;
 use crate::kubernetes::lease::Leadership;
+use crate::kubernetes::round::round;
 use crate::kubernetes::write::Writer;
 use crate::options::{HubOptions, Identity};
 
@@ -127,21 +128,26 @@ pub(crate) async fn run(
     let synced = health.wait_for("first lists from the API server");
     watches::start(&hub, &client, &stop);
     let leadership = Leadership::new(client.clone(), &identity.namespace, LEASE, &identity.pod);
-    let webhook = admission::start(&hub, client, &options, &identity, &health, &stop);
-    let (led, ()) = tokio::join!(leadership.acquire(&stop), async {
-        tokio::select! {
-            () = hub.caches.wait_synced() => drop(synced),
-            () = stop.cancelled() => {}
+    let mut webhook = admission::start(&hub, client, &options, &identity, &health, &stop);
+    let lead = async {
+        let (led, ()) = tokio::join!(leadership.acquire(&stop), async {
+            tokio::select! {
+                () = hub.caches.wait_synced() => drop(synced),
+                () = stop.cancelled() => {}
+            }
+        });
+        if led && !stop.is_cancelled() {
+            tracing::info!("leading");
+            let ends = stop.child_token();
+            tokio::join!(leadership.keep(&stop, &ends), reconcile(&hub, &ends));
         }
-    });
-    if led && !stop.is_cancelled() {
-        tracing::info!("leading");
-        let ends = stop.child_token();
-        tokio::join!(leadership.keep(&stop, &ends), reconcile(&hub, &ends));
+    };
+    tokio::select! {
+        () = lead => {}
+        ended = &mut webhook => return ended?,
     }
     stop.cancel();
-    webhook.await??;
-    Ok(())
+    webhook.await?
 }
 
 /// Runs every reconciler until `stop`.
@@ -150,15 +156,21 @@ async fn reconcile(hub: &Hub, stop: &CancellationToken) {
     tokio::join!(
         drive(hub.queues.projects.clone(), PARALLEL, stop.clone(), move |key| {
             let hub = a.clone();
-            async move { project::reconcile(&hub, &key).await }
+            async move { round(&hub.metrics, "project", &key, project::reconcile(&hub, &key)).await }
         }),
         drive(hub.queues.clusters.clone(), PARALLEL, stop.clone(), move |key| {
             let hub = b.clone();
-            async move { cluster::reconcile(&hub, &key).await }
+            async move {
+                let name = format!("{}/{}", key.0, key.1);
+                round(&hub.metrics, "cluster", name, cluster::reconcile(&hub, &key)).await
+            }
         }),
         drive(hub.queues.slices.clone(), PARALLEL, stop.clone(), move |key| {
             let hub = c.clone();
-            async move { slice::reconcile(&hub, &key).await }
+            async move {
+                let name = format!("{}/{}", key.0, key.1);
+                round(&hub.metrics, "slice", name, slice::reconcile(&hub, &key)).await
+            }
         }),
     );
 }

@@ -6,5 +6,6 @@ pub(crate) mod event;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod lease;
+pub(crate) mod round;
 pub(crate) mod watch;
 pub(crate) mod write;

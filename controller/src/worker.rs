@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::kubernetes::cache::Cache;
 use crate::kubernetes::event::Events;
 use crate::kubernetes::lease::Leadership;
+use crate::kubernetes::round::round;
 use crate::kubernetes::write::Writer;
 use crate::options::{Identity, Images, WorkerOptions};
 use gateway::streams::Streams;
@@ -205,19 +206,23 @@ async fn reconcile(worker: &Worker, stop: &CancellationToken) {
     tokio::join!(
         drive(worker.queues.slices.clone(), PARALLEL, stop.clone(), move |key| {
             let worker = a.clone();
-            async move { slice::reconcile(&worker, &key).await }
+            async move { round(&worker.metrics, "slice", &key, slice::reconcile(&worker, &key)).await }
         }),
         drive(worker.queues.gateways.clone(), PARALLEL, stop.clone(), move |key| {
             let worker = b.clone();
-            async move { gateway::reconcile(&worker, &key).await }
+            async move {
+                round(&worker.metrics, "gateway", &key, gateway::reconcile(&worker, &key)).await
+            }
         }),
         drive(worker.queues.blocks.clone(), PARALLEL, stop.clone(), move |key| {
             let worker = c.clone();
-            async move { node_blocks::reconcile(&worker, &key).await }
+            async move {
+                round(&worker.metrics, "blocks", &key, node_blocks::reconcile(&worker, &key)).await
+            }
         }),
         drive(worker.queues.cluster.clone(), 1, stop.clone(), move |()| {
             let worker = d.clone();
-            async move { cluster::reconcile(&worker).await }
+            async move { round(&worker.metrics, "cluster", "", cluster::reconcile(&worker)).await }
         }),
     );
 }

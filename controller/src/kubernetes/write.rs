@@ -78,7 +78,12 @@ pub(crate) fn next(outcome: &Outcome, otherwise: Next) -> Next {
         Err(errors) if errors.iter().all(WriteError::is_conflict) => {
             Next::After(Duration::from_millis(20))
         }
-        Err(_) => Next::Retry,
+        Err(errors) => {
+            for error in errors.iter().filter(|e| !e.is_conflict()) {
+                tracing::warn!(reason = error.reason(), %error, "not written; trying again");
+            }
+            Next::Retry
+        }
     }
 }
 
