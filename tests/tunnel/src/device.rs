@@ -53,6 +53,13 @@ impl Implementation {
         if self == Self::Gotatun { 4000 } else { 9000 }
     }
 
+    /// Whether it goes on when its own address changes: wireguard-go of 2022 keeps sending from the
+    /// old one for as long as it has a session.
+    #[must_use]
+    pub fn moves(self) -> bool {
+        self != Self::WireguardGoDebian
+    }
+
     /// Whether it says when the last handshake was: boringtun gives its age instead of its time.
     #[must_use]
     pub fn tells_handshake_time(self) -> bool {

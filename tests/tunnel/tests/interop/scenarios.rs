@@ -146,17 +146,18 @@ fn keepalive(lab: &Lab) -> Result<()> {
 
 /// Each side in turn changes its port, then its address; the other follows without being told.
 pub(crate) fn either_side_roams(left: Implementation, right: Implementation) -> Result<()> {
-    roaming(&Lab::new(left, right, MTU)?)
+    roaming(&Lab::new(left, right, MTU)?, left, right)
 }
 
-fn roaming(lab: &Lab) -> Result<()> {
-    for side in SIDES {
+fn roaming(lab: &Lab, left: Implementation, right: Implementation) -> Result<()> {
+    for (side, implementation) in SIDES.into_iter().zip([left, right]) {
         let end = lab.end(side);
         lab.introduce(side, V4)?;
         lab.establish(side, V4, FIRST)?;
         end.host.sh(&format!("wg set {} listen-port {}", end.device.name(), PORT + 7))?;
         follow(lab, side, &socket(&side.outer(V4, 2), PORT + 7))?;
-        let (old, new) = (side.outer(V4, 2), side.outer(V4, 3));
+        let number = if implementation.moves() { 3 } else { 2 };
+        let (old, new) = (side.outer(V4, 2), side.outer(V4, number));
         let (gateway, uplink) = (side.outer(V4, 1), end.uplink);
         end.host.sh(&format!(
             "ip addr del {old}/24 dev {uplink}; ip addr add {new}/24 dev {uplink};
@@ -256,7 +257,7 @@ pub(crate) fn a_good_network_and_a_guest(
     preshared_keys_of(&lab)?;
     wrong_keys(&lab)?;
     keepalive(&lab)?;
-    roaming(&lab)?;
+    roaming(&lab, left, right)?;
     lab.introduce(Left, V4)?;
     lab.establish(Left, V4, FIRST)?;
     full_packets(&lab, MTU)?;
