@@ -25,6 +25,7 @@ pub fn create(path: &str) -> Result<()> {
             delegate(&directory)?;
             directory.push(part);
             make(&directory)?;
+            weigh(&directory)?;
         }
         if is_v2(&hierarchy) {
             delegate(&directory)?;
@@ -140,6 +141,18 @@ fn make(directory: &Path) -> Result<()> {
         let (own, above) = (directory.join(file), directory.with_file_name(file));
         if own.exists() && !is_v2(directory) {
             fs::write(own, fs::read(above)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets a group count as many tasks: without this, all machines together would
+/// get no more time than a single process of, say, a compiler beside them.
+fn weigh(directory: &Path) -> Result<()> {
+    for (file, weight) in [("cpu.shares", "16384"), ("cpu.weight", "1600")] {
+        let path = directory.join(file);
+        if path.exists() {
+            fs::write(&path, weight).with_context(|| format!("cannot set {}", path.display()))?;
         }
     }
     Ok(())
