@@ -260,9 +260,10 @@ fn in_cluster(
     faults.extend(status.failures.iter().map(attach_failure));
     if let Some(gateway) = gateway {
         let conditions = gateway.status.as_ref().map(|s| s.conditions.as_slice());
-        faults.extend(
-            unmet(conditions.unwrap_or_default()).into_iter().map(|f| format!("gateway: {f}")),
-        );
+        let of_gateway = unmet(conditions.unwrap_or_default());
+        // What a gateway lacks, its slice lacks, too; once is enough.
+        let news: Vec<String> = of_gateway.into_iter().filter(|f| !faults.contains(f)).collect();
+        faults.extend(news.into_iter().map(|f| format!("gateway: {f}")));
     }
     SliceInCluster {
         cluster: cluster.to_owned(),

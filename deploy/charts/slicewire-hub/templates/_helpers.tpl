@@ -54,10 +54,12 @@ seccompProfile: {type: RuntimeDefault}
 livenessProbe:
   httpGet: {path: /healthz, port: {{ .port }}}
   periodSeconds: 10
+  timeoutSeconds: 10
   failureThreshold: 3
 readinessProbe:
   httpGet: {path: /readyz, port: {{ .port }}}
   periodSeconds: 2
+  timeoutSeconds: 2
 {{- end }}
 
 {{- define "slicewire.spread" -}}
