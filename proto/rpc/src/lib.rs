@@ -9,7 +9,14 @@ mod convert;
 /// `slicewire.gateway.v1`: gateway pods.
 pub mod gateway {
     /// Version 1.
-    #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "generated code"
+    )]
     pub mod v1 {
         tonic::include_proto!("slicewire.gateway.v1");
     }
