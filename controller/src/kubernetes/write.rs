@@ -40,6 +40,11 @@ impl WriteError {
         }
     }
 
+    /// Whether the server is away: nothing it said, but that it said nothing.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self.reason(), "ApiTimeout" | "ApiUnreachable")
+    }
+
     /// Whether somebody else wrote the object since we looked: looking again settles it.
     pub(crate) fn is_conflict(&self) -> bool {
         self.says(409, "Conflict")

@@ -7,17 +7,20 @@ mod credential;
 mod heartbeat;
 mod renewal;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use kube::api::DynamicObject;
 use kube::{Api, Client, ResourceExt};
 use slicewire_api::labels::WORKER_MANAGER;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Worker, ours};
+use crate::kubernetes::change::Steps;
 use crate::kubernetes::watch::Watch;
-use crate::kubernetes::write::Writer;
+use crate::kubernetes::write::{Outcome, WriteError, Writer};
 use credential::Credential;
 
 /// The hub as it can be reached now, if it can.
@@ -28,12 +31,35 @@ pub(crate) struct HubLink {
 
 /// A credential in use.
 pub(crate) struct Session {
-    pub(crate) writer: Writer,
+    writer: Writer,
+    /// Cleared by the first write that gets no answer, set by the next heartbeat that does.
+    reachable: Arc<AtomicBool>,
     /// This cluster's namespace on the hub.
     pub(crate) namespace: String,
     /// This cluster's name on the hub.
     pub(crate) cluster: String,
 }
+
+impl Session {
+    /// Tells the hub something, unless it is away: then whoever waits is this cluster, and what is
+    /// to be said is found out anew when the hub is back.
+    pub(crate) async fn tell(&self, steps: Steps, note: impl Fn(DynamicObject)) -> Outcome {
+        if !self.reachable.load(Ordering::Relaxed) {
+            return self.writer.run(Vec::new(), |_| {}).await;
+        }
+        let told = tokio::time::timeout(PATIENCE, self.writer.run(steps, note)).await;
+        match told {
+            Ok(Err(errors)) if errors.iter().any(WriteError::is_unreachable) => {}
+            Ok(outcome) => return outcome,
+            Err(_) => {}
+        }
+        self.reachable.store(false, Ordering::Relaxed);
+        self.writer.run(Vec::new(), |_| {}).await
+    }
+}
+
+/// How long this cluster's own affairs are held up by a hub that does not answer, once.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl HubLink {
     /// The hub, unless this cluster has not joined one.
@@ -116,7 +142,9 @@ fn begin(
 ) {
     let Credential { namespace, cluster, project, server, .. } = credential;
     tracing::info!(%server, %project, %cluster, %namespace, "using the hub");
+    let reachable = Arc::new(AtomicBool::new(true));
     worker.hub.set(Some(Session {
+        reachable: reachable.clone(),
         writer: Writer { client: client.clone(), manager: WORKER_MANAGER },
         namespace: namespace.clone(),
         cluster: cluster.clone(),
@@ -130,12 +158,18 @@ fn begin(
     let queues = worker.queues.clone();
     Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.clusters, stop)
         .spawn(move |_| queues.cluster.add(()));
-    tokio::spawn(heartbeat::beat(
-        client.clone(),
-        namespace.clone(),
-        worker.metrics.clone(),
-        stop.clone(),
-    ));
+    let (told_again, slices) = (worker.queues.clone(), worker.local.slices.clone());
+    let heartbeat = heartbeat::Heartbeat {
+        hub: client.clone(),
+        namespace: namespace.clone(),
+        reachable,
+        metrics: worker.metrics.clone(),
+        back: Box::new(move || {
+            told_again.cluster.add(());
+            slices.list().iter().for_each(|s| told_again.touch(&s.name_any()));
+        }),
+    };
+    tokio::spawn(heartbeat.beat(stop.clone()));
     let renewal = renewal::Renewal {
         hub: client,
         local: worker.writer.client.clone(),

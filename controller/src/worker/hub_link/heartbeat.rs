@@ -1,5 +1,7 @@
 //! The sign of life on the hub: a Lease, which is the cheapest object to write often.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -19,44 +21,70 @@ const EVERY: Duration = Duration::from_secs(10);
 /// How long one counts, in seconds.
 const COUNTS: i32 = 40;
 
-/// Beats until `stop`.
-pub(super) async fn beat(
-    client: Client,
-    namespace: String,
-    metrics: Metrics,
-    stop: CancellationToken,
-) {
-    let leases: Api<Lease> = Api::namespaced(client, &namespace);
-    let mut told = false;
-    loop {
-        let beaten = tokio::time::timeout(EVERY, once(&leases)).await;
-        let connected = matches!(beaten, Ok(Ok(())));
-        metrics.set(
+/// What beats.
+pub(super) struct Heartbeat {
+    pub(super) hub: Client,
+    pub(super) namespace: String,
+    /// Whether the hub answers; writes clear it.
+    pub(super) reachable: Arc<AtomicBool>,
+    pub(super) metrics: Metrics,
+    /// Called when the hub is back.
+    pub(super) back: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Heartbeat {
+    /// Beats until `stop`.
+    pub(super) async fn beat(self, stop: CancellationToken) {
+        let leases: Api<Lease> = Api::namespaced(self.hub.clone(), &self.namespace);
+        let mut away = false;
+        loop {
+            let beaten = tokio::time::timeout(EVERY / 2, once(&leases)).await;
+            let error = match beaten {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(causes(&error)),
+                Err(_) => Some("no answer in time".to_owned()),
+            };
+            let was = self.reachable.swap(error.is_none(), Ordering::Relaxed);
+            self.measure(error.is_none());
+            match error {
+                Some(error) if !away => {
+                    tracing::warn!(%error, "the hub cannot be reached; slices run on as they are");
+                    away = true;
+                }
+                Some(_) => {}
+                None if away || !was => {
+                    tracing::info!("the hub is back");
+                    (self.back)();
+                    away = false;
+                }
+                None => {}
+            }
+            if !self.wait(&stop).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next beat, which comes sooner while the hub is away; `false` at the end.
+    async fn wait(&self, stop: &CancellationToken) -> bool {
+        for _ in 0..5 {
+            if !pause(EVERY / 5, stop).await {
+                return false;
+            }
+            if !self.reachable.load(Ordering::Relaxed) {
+                return true;
+            }
+        }
+        true
+    }
+
+    fn measure(&self, connected: bool) {
+        self.metrics.set(
             "slicewire_hub_connected",
             "Whether the last heartbeat reached the hub.",
             &[],
             f64::from(u8::from(connected)),
         );
-        match beaten {
-            Ok(Ok(())) if told => {
-                tracing::info!("the hub is back");
-                told = false;
-            }
-            Ok(Ok(())) => {}
-            failed if !told => {
-                let error = match failed {
-                    Ok(Err(error)) => causes(&error),
-                    _ => "no answer in time".to_owned(),
-                };
-                tracing::warn!(%error, "the hub cannot be reached; slices run on as they are");
-                told = true;
-            }
-            _ => {}
-        }
-        let wait = if told { EVERY / 5 } else { EVERY };
-        if !pause(wait, &stop).await {
-            return;
-        }
     }
 }
 

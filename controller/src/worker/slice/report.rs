@@ -53,7 +53,7 @@ pub(super) async fn report(
     let hub = async {
         match (session, there) {
             (Some(session), Some(change)) => {
-                session.writer.run(vec![vec![change]], |object| worker.note(object)).await
+                session.tell(vec![vec![change]], |object| worker.note(object)).await
             }
             _ => worker.writer.run(Vec::new(), |_| {}).await,
         }
