@@ -18,6 +18,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("ethtool", "ethtool"),
     ("busybox", "busybox-static"),
+    ("dash", "dash"),
     ("iperf3", "iperf3"),
     ("tcpdump", "tcpdump"),
     ("ping", "iputils-ping"),

@@ -29,11 +29,14 @@ pub fn ensure(plan: &Plan) -> Result<()> {
     run(Command::new("ip").args(["netns", "add", &netns]))?;
     let (gateway4, gateway6) = plan.gateway();
     let (link, pid) = (plan.host_link(), std::process::id());
+    // Its own, or it would be that of whichever machine has the lowest.
+    let [a, b, c, d] = gateway4.octets();
+    let mac = format!("02:53:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
     ip(
         plan,
         &format!(
             "link set lo up
-             link add {BRIDGE} type bridge stp_state 0 mcast_snooping 0
+             link add {BRIDGE} address {mac} type bridge stp_state 0 mcast_snooping 0
              link set {BRIDGE} addrgenmode none
              addr add {gateway4}/{WAN_LEN4} dev {BRIDGE}
              addr add {gateway6}/{WAN_LEN6} dev {BRIDGE} nodad
