@@ -50,6 +50,16 @@ fn claim(lease: Option<&LeaseSpec>, me: &str, now: Timestamp) -> Claim {
     })
 }
 
+/// What became of a claim.
+enum Attempt {
+    Ours,
+    /// This one leads.
+    Theirs(String),
+    /// Somebody wrote the Lease in between, maybe this process itself by a request that was sent
+    /// twice; the next look tells who.
+    Undecided,
+}
+
 /// A Lease this process competes for.
 pub(crate) struct Leadership {
     api: Api<Lease>,
@@ -68,12 +78,12 @@ impl Leadership {
         let mut told = String::new();
         loop {
             match self.attempt().await {
-                Ok(None) => return true,
-                Ok(Some(holder)) if holder != told => {
+                Ok(Attempt::Ours) => return true,
+                Ok(Attempt::Theirs(holder)) if holder != told => {
                     tracing::info!(lease = %self.name, %holder, "another replica leads; waiting");
                     told = holder;
                 }
-                Ok(Some(_)) => {}
+                Ok(Attempt::Theirs(_) | Attempt::Undecided) => {}
                 Err(error) => {
                     let error = causes(&error);
                     tracing::warn!(lease = %self.name, %error, "cannot take the lease");
@@ -97,8 +107,8 @@ impl Leadership {
                 () = tokio::time::sleep(RENEW) => {}
             }
             match self.attempt().await {
-                Ok(None) => {}
-                Ok(Some(holder)) => {
+                Ok(Attempt::Ours | Attempt::Undecided) => {}
+                Ok(Attempt::Theirs(holder)) => {
                     tracing::warn!(lease = %self.name, %holder, "another replica leads now; ending");
                     lost.cancel();
                     return;
@@ -112,12 +122,12 @@ impl Leadership {
         let _ = tokio::time::timeout(Duration::from_secs(2), self.release()).await;
     }
 
-    /// Takes or renews the Lease; the holder's name when it is another's.
-    async fn attempt(&self) -> Result<Option<String>, kube::Error> {
+    /// Takes or renews the Lease.
+    async fn attempt(&self) -> Result<Attempt, kube::Error> {
         let found = self.api.get_opt(&self.name).await?;
         let spec = found.as_ref().and_then(|l| l.spec.as_ref());
         let spec = match claim(spec, &self.me, Timestamp::now()) {
-            Claim::Leave(holder) => return Ok(Some(holder)),
+            Claim::Leave(holder) => return Ok(Attempt::Theirs(holder)),
             Claim::Take(spec) => spec,
         };
         let how = PostParams::default();
@@ -132,11 +142,8 @@ impl Leadership {
             }
         };
         match written {
-            Ok(_) => Ok(None),
-            // Somebody was faster; the next look tells who.
-            Err(error) if status_code(&error) == Some(409) => {
-                Ok(Some(String::from("another replica")))
-            }
+            Ok(_) => Ok(Attempt::Ours),
+            Err(error) if status_code(&error) == Some(409) => Ok(Attempt::Undecided),
             Err(error) => Err(error),
         }
     }
