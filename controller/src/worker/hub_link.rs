@@ -59,7 +59,7 @@ impl Session {
 }
 
 /// How long this cluster's own affairs are held up by a hub that does not answer, once.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(6);
 
 impl HubLink {
     /// The hub, unless this cluster has not joined one.

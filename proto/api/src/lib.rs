@@ -10,6 +10,10 @@
 //! | worker | [`Slice`], [`SliceGateway`], [`SliceNode`] |
 
 #![allow(unreachable_pub, reason = "the KubeSchema derive copies each type into a function body")]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "every printer column of a kube derive has a type"
+)]
 
 pub mod condition;
 pub mod convert;

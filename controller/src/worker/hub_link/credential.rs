@@ -70,7 +70,7 @@ impl Credential {
         config.root_cert = Some(authorities);
         config.auth_info.token = Some(self.token.clone().into());
         config.default_namespace.clone_from(&self.namespace);
-        config.connect_timeout = Some(Duration::from_secs(5));
+        config.connect_timeout = Some(Duration::from_secs(15));
         Ok(Client::try_from(config)?)
     }
 

@@ -38,7 +38,7 @@ impl Heartbeat {
         let leases: Api<Lease> = Api::namespaced(self.hub.clone(), &self.namespace);
         let mut away = false;
         loop {
-            let beaten = tokio::time::timeout(EVERY / 2, once(&leases)).await;
+            let beaten = tokio::time::timeout(EVERY, once(&leases)).await;
             let error = match beaten {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(causes(&error)),
