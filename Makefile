@@ -52,8 +52,18 @@ rendered-check: ## Fail where the charts' CRDs or the rendered manifests are not
 	@diff -ru deploy/rendered target/rendered || { echo "run 'make rendered'" >&2; exit 1; }
 
 .PHONY: test
-test: prerequisites ## Every test there is
-	$(CARGO) test --workspace
+test: prerequisites ## Unit, property and network-namespace tests: what CI runs
+	$(CARGO) test --workspace --exclude slicewire-tests --exclude slicewire-tunnel-tests
+	$(CARGO) test --package slicewire-tests --test structure
+
+.PHONY: stories
+stories: prerequisites images ## Whole stories on real Kubernetes clusters on this machine
+	$(CARGO) build --release --package slicewire-slicectl --package slicewire-testbed
+	SLICEWIRE_TESTBED_PROGRAM=$(CURDIR)/target/release/testbed $(CARGO) test --package slicewire-tests --test stories
+
+.PHONY: interop
+interop: prerequisites ## The tunnel against every other WireGuard, the kernel's in a guest included
+	$(CARGO) test --package slicewire-tunnel-tests
 
 .PHONY: bench
 bench: prerequisites ## Every benchmark there is

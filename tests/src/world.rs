@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use slicewire_testbed::{ClusterSpec, Progress, Spec, Testbed};
 
-/// The name of the stories' testbed.
-pub const TESTBED: &str = "stories";
+/// The name of the stories' testbed, unless `SLICEWIRE_TESTBED` says another.
+const TESTBED: &str = "stories";
 /// The project the stories use.
 pub const PROJECT: &str = "demo";
 /// Its namespace on the hub.
@@ -36,7 +36,7 @@ impl World {
         let nodes = |name: &str, nodes| ClusterSpec { name: name.to_owned(), nodes };
         let clusters = vec![nodes("hub", 1), nodes("east", 2), nodes("west", 2)];
         let progress = Progress::new();
-        let testbed = Testbed::up(&Spec { name: TESTBED.to_owned(), clusters }, &progress)?;
+        let testbed = Testbed::up(&Spec { name: name(), clusters }, &progress)?;
         for image in IMAGES {
             let archive = root.join(format!("target/images/{image}.tar"));
             ensure!(archive.is_file(), "{} is missing: run `make images`", archive.display());
@@ -50,7 +50,7 @@ impl World {
     /// # Errors
     /// Something is left.
     pub fn down() -> Result<()> {
-        Testbed::down(TESTBED, &Progress::new())
+        Testbed::down(&name(), &Progress::new())
     }
 
     /// Runs `slicectl`; its standard output.
@@ -214,6 +214,10 @@ impl World {
         }
         text
     }
+}
+
+fn name() -> String {
+    std::env::var("SLICEWIRE_TESTBED").unwrap_or_else(|_| TESTBED.to_owned())
 }
 
 fn quoted(list: &str) -> String {

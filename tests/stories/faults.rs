@@ -10,7 +10,7 @@ const EAST: (&str, &str, &str) = ("east", "shop", "web");
 const WEST: (&str, &str, &str) = ("west", "shop", "web");
 
 /// Kills each control process under a ping and a TCP stream: nothing may be lost.
-pub fn restarts(world: &mut World) -> Result<String> {
+pub(crate) fn restarts(world: &mut World) -> Result<String> {
     let to = world.addresses("west", "shop", "web", "blue")?[0];
     world.reaches(EAST, to, 20)?;
     let cases: [(&str, &[&str], &str); 4] = [
@@ -45,7 +45,7 @@ fn kill(world: &World, machines: &[&str], process: &str) -> Result<u32> {
     Ok(killed)
 }
 
-pub fn gateway_deleted(world: &mut World) -> Result<String> {
+pub(crate) fn gateway_deleted(world: &mut World) -> Result<String> {
     let to = world.addresses("west", "shop", "web", "blue")?[0];
     world.reaches(EAST, to, 20)?;
     let begun = Instant::now();
@@ -56,7 +56,7 @@ pub fn gateway_deleted(world: &mut World) -> Result<String> {
     Ok(format!("healed {:.1} s after the deletion began", begun.elapsed().as_secs_f64()))
 }
 
-pub fn power(world: &mut World) -> Result<String> {
+pub(crate) fn power(world: &mut World) -> Result<String> {
     world.power_off("west-1")?;
     sleep(Duration::from_secs(3));
     world.power_on("west-1")?;

@@ -11,7 +11,7 @@ use slicewire_tests::world::{PROJECT_NS, WORKERS, World, not_yet};
 const EAST: (&str, &str, &str) = ("east", "shop", "web");
 const WEST: (&str, &str, &str) = ("west", "shop", "web");
 
-pub fn join(world: &mut World) -> Result<String> {
+pub(crate) fn join(world: &mut World) -> Result<String> {
     let begun = Instant::now();
     world.install()?;
     for cluster in WORKERS {
@@ -21,7 +21,7 @@ pub fn join(world: &mut World) -> Result<String> {
     Ok(format!("both clusters ready {:.1} s after the first command", begun.elapsed().as_secs_f64()))
 }
 
-pub fn running_pods(world: &mut World) -> Result<String> {
+pub(crate) fn running_pods(world: &mut World) -> Result<String> {
     for cluster in WORKERS {
         world.namespace(cluster, "shop", "")?;
         world.pod(cluster, "shop", "web", Some(&format!("{cluster}-1")))?;
@@ -68,7 +68,7 @@ fn containers(world: &World) -> Result<String> {
     world.k("east", &format!("-n shop get pods -o {path}"))
 }
 
-pub fn outsider(world: &mut World) -> Result<String> {
+pub(crate) fn outsider(world: &mut World) -> Result<String> {
     world.namespace("east", "out", "")?;
     world.pod("east", "out", "lone", Some("east-1"))?;
     let east = world.addresses("east", "shop", "web", "blue")?;
@@ -80,7 +80,7 @@ pub fn outsider(world: &mut World) -> Result<String> {
     Ok(format!("none of {} slice addresses answers a pod off the slice", east.len() + west.len()))
 }
 
-pub fn restricted(world: &mut World) -> Result<String> {
+pub(crate) fn restricted(world: &mut World) -> Result<String> {
     let labels =
         r#""pod-security.kubernetes.io/enforce": "restricted", "slicewire.dev/slice": "blue""#;
     world.namespace("west", "strict", labels)?;
@@ -98,7 +98,7 @@ pub fn restricted(world: &mut World) -> Result<String> {
     Ok("a pod under the restricted standard waited for its NIC and is reached".to_owned())
 }
 
-pub fn families(world: &mut World) -> Result<String> {
+pub(crate) fn families(world: &mut World) -> Result<String> {
     for (name, prefix) in [("four", "172.20.0.0/20"), ("six", "fd66:6::/56")] {
         for cluster in WORKERS {
             world.namespace(cluster, name, "")?;
@@ -118,7 +118,7 @@ pub fn families(world: &mut World) -> Result<String> {
     Ok("slices of IPv4 only and of IPv6 only carry packets".to_owned())
 }
 
-pub fn same_prefix(world: &mut World) -> Result<String> {
+pub(crate) fn same_prefix(world: &mut World) -> Result<String> {
     for cluster in WORKERS {
         world.namespace(cluster, "twin", "")?;
         world.pod(cluster, "twin", "web", Some(&format!("{cluster}-1")))?;
@@ -127,7 +127,7 @@ pub fn same_prefix(world: &mut World) -> Result<String> {
     let to = world.addresses("west", "twin", "web", "twin")?;
     world.reaches(("east", "twin", "web"), to[0], 30)?;
     let blue = world.addresses("west", "shop", "web", "blue")?;
-    let (both, other): (Vec<_>, Vec<_>) = blue.iter().partition(|a| to.contains(a));
+    let (both, other): (Vec<&IpAddr>, Vec<&IpAddr>) = blue.iter().partition(|a| to.contains(a));
     for a in other {
         ensure!(!world.reachable(("east", "twin", "web"), *a), "twin reaches {a} of blue");
     }
@@ -138,7 +138,7 @@ pub fn same_prefix(world: &mut World) -> Result<String> {
     Ok(format!("two slices share a prefix; {} addresses are even the same", both.len()))
 }
 
-pub fn two_slices(world: &mut World) -> Result<String> {
+pub(crate) fn two_slices(world: &mut World) -> Result<String> {
     world.slice("red", "10.99.0.0/16", "shop")?;
     let blue = world.addresses("west", "shop", "web", "blue")?;
     let red = world.addresses("west", "shop", "web", "red")?;
@@ -158,7 +158,7 @@ pub fn two_slices(world: &mut World) -> Result<String> {
     Ok("a pod on two slices reaches both; losing one leaves the other".to_owned())
 }
 
-pub fn injector_down(world: &mut World) -> Result<String> {
+pub(crate) fn injector_down(world: &mut World) -> Result<String> {
     let scale = "-n slicewire-system scale deployment slicewire-nsm-injector";
     world.k("east", &format!("{scale} --replicas=0"))?;
     World::wait("the injector is gone", 30, || {
@@ -175,7 +175,7 @@ pub fn injector_down(world: &mut World) -> Result<String> {
 
 /// 200 pods made and deleted on one node: no address leaks, none is given twice at a time, none
 /// is given again within a minute.
-pub fn churn(world: &mut World) -> Result<String> {
+pub(crate) fn churn(world: &mut World) -> Result<String> {
     const ROUNDS: usize = 10;
     const BATCH: usize = 20;
     let mut given: BTreeMap<IpAddr, Instant> = BTreeMap::new();
@@ -213,7 +213,7 @@ fn ports(world: &World) -> Result<BTreeSet<String>> {
     Ok(said.lines().filter_map(name).collect())
 }
 
-pub fn label_removed(world: &mut World) -> Result<String> {
+pub(crate) fn label_removed(world: &mut World) -> Result<String> {
     world.namespace("east", "guest", "")?;
     world.pod("east", "guest", "web", Some("east-1"))?;
     let started = world.get("east", "-n guest pod web")?["status"]["containerStatuses"].clone();
@@ -233,7 +233,7 @@ pub fn label_removed(world: &mut World) -> Result<String> {
     Ok("label on: attached; label off: the pod is as it was, and runs on".to_owned())
 }
 
-pub fn before_after(world: &mut World) -> Result<String> {
+pub(crate) fn before_after(world: &mut World) -> Result<String> {
     world.delete_slice("blue")?;
     let before = kernels(world)?;
     world.slice("green", "10.88.0.0/16,fd88::/48", "shop")?;
@@ -266,7 +266,7 @@ fn same(before: &[String], after: &[String]) -> Result<()> {
     Ok(())
 }
 
-pub fn uninstall(world: &mut World) -> Result<String> {
+pub(crate) fn uninstall(world: &mut World) -> Result<String> {
     world.slice("last", "10.66.0.0/16", "shop")?;
     let to = world.addresses("west", "shop", "web", "last")?;
     world.reaches(EAST, to[0], 30)?;

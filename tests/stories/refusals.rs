@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use slicewire_tests::world::{PROJECT_NS, World};
 
-pub fn bad_input(world: &mut World) -> Result<String> {
+pub(crate) fn bad_input(world: &mut World) -> Result<String> {
     let running = world.get("hub", &format!("-n {PROJECT_NS} sliceconfig blue"))?;
     let refusals = [
         ("overlapping prefixes", "a", r#""10.1.0.0/16", "10.1.2.0/24""#, "east", "overlap"),
@@ -49,7 +49,7 @@ fn config(name: &str, prefixes: &str, clusters: &[&str]) -> String {
 }
 
 /// What east's credential opens on the hub, asked with that credential.
-pub fn credential(world: &mut World) -> Result<String> {
+pub(crate) fn credential(world: &mut World) -> Result<String> {
     let template = "go-template={{.data.token|base64decode}}";
     let token =
         world.k("east", &format!("-n slicewire-system get secret slicewire-hub -o {template}"))?;
