@@ -66,8 +66,12 @@ interop: prerequisites ## The tunnel against every other WireGuard, the kernel's
 	$(CARGO) test --package slicewire-tunnel-tests
 
 .PHONY: bench
-bench: prerequisites ## Every benchmark there is
-	$(CARGO) run --release --package slicewire-tests --bin bench
+bench: bench-tunnel ## Every benchmark there is
+
+.PHONY: bench-tunnel
+bench-tunnel: prerequisites ## The tunnel against everyone else's, as ratios of medians
+	$(CARGO) build --release --package slicewire-gateway
+	$(CARGO) run --release --package slicewire-tunnel-tests --bin bench-tunnel
 
 .PHONY: lint
 lint: ## What CI demands of the source
