@@ -37,10 +37,10 @@ pub(super) fn start(hub: &Hub, client: &Client, stop: &CancellationToken) {
     let queues = hub.queues.clone();
     Watch::new(Api::all(client.clone()), &caches.slices, stop).spawn(move |slice| {
         child_changed(&queues, slice);
-        if let Some(key) = cluster_of(&slice.namespace().unwrap_or_default()) {
-            if slice.metadata.deletion_timestamp.is_some() {
-                queues.clusters.add(key);
-            }
+        if slice.metadata.deletion_timestamp.is_some()
+            && let Some(key) = cluster_of(&slice.namespace().unwrap_or_default())
+        {
+            queues.clusters.add(key);
         }
     });
     let queues = hub.queues.clone();

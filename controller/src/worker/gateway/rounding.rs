@@ -19,10 +19,10 @@ fn settle_tunnel(old: &TunnelStatus, new: &mut TunnelStatus) {
     if old.up != new.up {
         return;
     }
-    if let (Some(before), Some(now)) = (old.rtt_micros, new.rtt_micros) {
-        if (before - now).abs() * 4 <= before.max(now) || before.max(now) < 500 {
-            new.rtt_micros = old.rtt_micros;
-        }
+    if let (Some(before), Some(now)) = (old.rtt_micros, new.rtt_micros)
+        && ((before - now).abs() * 4 <= before.max(now) || before.max(now) < 500)
+    {
+        new.rtt_micros = old.rtt_micros;
     }
     if let (Some(before), Some(now)) = (old.loss_permille, new.loss_permille) {
         // Nothing lost is always told; a little more or less is not.
@@ -30,10 +30,10 @@ fn settle_tunnel(old: &TunnelStatus, new: &mut TunnelStatus) {
             new.loss_permille = old.loss_permille;
         }
     }
-    if let (Some(before), Some(now)) = (minutes(old), minutes(new)) {
-        if (0..2).contains(&(now - before)) {
-            new.last_handshake.clone_from(&old.last_handshake);
-        }
+    if let (Some(before), Some(now)) = (minutes(old), minutes(new))
+        && (0..2).contains(&(now - before))
+    {
+        new.last_handshake.clone_from(&old.last_handshake);
     }
 }
 
