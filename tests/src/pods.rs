@@ -50,7 +50,13 @@ impl World {
     ///
     /// # Errors
     /// It has none within half a minute.
-    pub fn addresses(&self, cluster: &str, ns: &str, pod: &str, slice: &str) -> Result<Vec<IpAddr>> {
+    pub fn addresses(
+        &self,
+        cluster: &str,
+        ns: &str,
+        pod: &str,
+        slice: &str,
+    ) -> Result<Vec<IpAddr>> {
         World::wait(&format!("{cluster}/{ns}/{pod} gets its NIC on {slice}"), 30, || {
             self.addresses_now(cluster, ns, pod, slice)
         })

@@ -68,5 +68,8 @@ pub(crate) fn power(world: &mut World) -> Result<String> {
         Ok(to)
     })?;
     world.reaches(EAST, to, 30)?;
-    Ok(format!("{:.1} s after power-on the node's pods answer again", begun.elapsed().as_secs_f64()))
+    Ok(format!(
+        "{:.1} s after power-on the node's pods answer again",
+        begun.elapsed().as_secs_f64()
+    ))
 }

@@ -18,7 +18,10 @@ pub(crate) fn join(world: &mut World) -> Result<String> {
         let wait = "--for=condition=Ready --timeout=60s";
         world.k("hub", &format!("-n {PROJECT_NS} wait cluster/{cluster} {wait}"))?;
     }
-    Ok(format!("both clusters ready {:.1} s after the first command", begun.elapsed().as_secs_f64()))
+    Ok(format!(
+        "both clusters ready {:.1} s after the first command",
+        begun.elapsed().as_secs_f64()
+    ))
 }
 
 pub(crate) fn running_pods(world: &mut World) -> Result<String> {
@@ -282,7 +285,8 @@ pub(crate) fn uninstall(world: &mut World) -> Result<String> {
     }
     for node in ["east-1", "east-2", "west-1", "west-2"] {
         let left = world.kernel(node)?;
-        let ours: Vec<_> = left.iter().filter(|l| l.contains("sw-") || l.contains("swvx")).collect();
+        let ours: Vec<_> =
+            left.iter().filter(|l| l.contains("sw-") || l.contains("swvx")).collect();
         ensure!(ours.is_empty(), "{node} still has {ours:?}");
     }
     let nics = world.sh("east", "shop", "web", "ip -o link").context("the pod runs on")?;

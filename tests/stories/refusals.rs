@@ -53,7 +53,8 @@ pub(crate) fn credential(world: &mut World) -> Result<String> {
     let template = "go-template={{.data.token|base64decode}}";
     let token =
         world.k("east", &format!("-n slicewire-system get secret slicewire-hub -o {template}"))?;
-    let server = world.k("hub", "config view --minify -o jsonpath={.clusters[0].cluster.server}")?;
+    let server =
+        world.k("hub", "config view --minify -o jsonpath={.clusters[0].cluster.server}")?;
     let may = |words: &str| -> Result<bool> {
         let mut command = std::process::Command::new(world.testbed.tools.program("kubectl"));
         command.args(["--kubeconfig", "/dev/null", "--insecure-skip-tls-verify"]);

@@ -118,8 +118,8 @@ fn file_stem(path: &Path) -> anyhow::Result<String> {
 }
 
 fn read(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     file::parse(&text).with_context(|| format!("{} cannot be used", path.display()))
 }
 
