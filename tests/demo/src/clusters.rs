@@ -168,7 +168,9 @@ fn forget_last_time(demo: &Demo) -> Result<()> {
     let kubectl = |cluster: &str, arguments: &[&str]| demo.testbed.kubectl(cluster, arguments);
     // Where nothing was installed yet, the hub does not know the kind.
     if kubectl("hub", &["get", "crd", "sliceconfigs.slicewire.dev"]).is_ok() {
-        kubectl("hub", &["delete", "sliceconfigs", "-A", "--all", "--timeout=60s"])?;
+        let namespace = format!("slicewire-{PROJECT}");
+        let slice = ["delete", "sliceconfig", SLICE, "-n", &namespace, "--ignore-not-found"];
+        kubectl("hub", &[slice.as_slice(), &["--timeout=90s"]].concat())?;
     }
     for cluster in WORKERS {
         let gone =

@@ -71,7 +71,9 @@ fn appear(cast: &Cast<'_>, evidence: &Evidence) -> Result<((), String)> {
     }
     let took = begin.elapsed();
     evidence.quote(&cast.client.run(&["ip", "addr", "show", "slice0"])?);
-    evidence.quote(&cast.client.run(&["ip", "route", "show", "dev", "slice0"])?);
+    for family in ["-4", "-6"] {
+        evidence.quote(&cast.client.run(&["ip", family, "route", "show", "dev", "slice0"])?);
+    }
     Ok(((), format!("there after {:.1} s, without a restart", took.as_secs_f64())))
 }
 
