@@ -9,7 +9,7 @@ need() { # program, what to do
 
 export PATH="$PATH:/usr/local/go/bin:/usr/sbin:/sbin"
 need cargo "install Rust 1.95 or newer from https://rustup.rs"
-need go "install Go 1.25 or newer from https://go.dev/dl; Kubernetes is built with it"
+need go "install Go 1.26 or newer from https://go.dev/dl; Kubernetes is built with it"
 if [[ $(uname -s) != Linux ]]; then
   faults+=("this is $(uname -s): network namespaces are needed, which only Linux has")
 fi
@@ -27,12 +27,13 @@ fi
 packages=(
   cc:gcc cmake:cmake ldd:libc-bin runc:runc ip:iproute2 nsenter:util-linux mount:mount nft:nftables
   conntrack:conntrack ethtool:ethtool busybox:busybox-static iperf3:iperf3 tcpdump:tcpdump
-  ping:iputils-ping curl:curl wg:wireguard-tools
+  ping:iputils-ping curl:curl dnsperf:dnsperf wg:wireguard-tools dig:bind9-dnsutils
 )
 missing=()
 for entry in "${packages[@]}"; do
   command -v "${entry%%:*}" >/dev/null 2>&1 || missing+=("${entry##*:}")
 done
+python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
 if ((${#missing[@]})); then
   install="apt-get install -y --no-install-recommends ${missing[*]}"
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null 2>&1; then

@@ -1,18 +1,30 @@
 //! The hub: from what people write to what each cluster is told.
 
 pub(crate) mod admission;
+mod api;
 mod cluster;
+mod endpoints;
+mod policy;
 mod project;
+mod rights;
+mod services;
 mod slice;
+mod token;
 mod watches;
 
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Client;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use slicewire_api::labels::HUB_MANAGER;
-use slicewire_api::{Cluster, Project, SliceConfig, WorkerGateway, WorkerSlice};
+use slicewire_api::{
+    Cluster, JoinRequest, JoinToken, Project, SliceConfig, SlicePolicy, SliceQosProfile,
+    WorkerEndpoints, WorkerGateway, WorkerPolicy, WorkerServiceExport, WorkerServiceImport,
+    WorkerSlice,
+};
 use slicewire_runtime::reconcile::{Queue, drive};
 use slicewire_runtime::{Health, Metrics};
 use tokio_util::sync::CancellationToken;
@@ -45,12 +57,21 @@ pub(crate) struct Caches {
     projects: Cache<Project>,
     clusters: Cache<Cluster>,
     configs: Cache<SliceConfig>,
+    profiles: Cache<SliceQosProfile>,
     slices: Cache<WorkerSlice>,
     gateways: Cache<WorkerGateway>,
+    policies: Cache<SlicePolicy>,
+    told_policies: Cache<WorkerPolicy>,
+    endpoints: Cache<WorkerEndpoints>,
+    exports: Cache<WorkerServiceExport>,
+    imports: Cache<WorkerServiceImport>,
+    tokens: Cache<JoinToken>,
+    requests: Cache<JoinRequest>,
     namespaces: Cache<Namespace>,
     accounts: Cache<ServiceAccount>,
     roles: Cache<Role>,
     bindings: Cache<RoleBinding>,
+    quotas: Cache<ResourceQuota>,
 }
 
 /// What has to be looked at.
@@ -62,6 +83,14 @@ pub(crate) struct Queues {
     clusters: Queue<Key>,
     /// SliceConfigs by project namespace and name.
     slices: Queue<Key>,
+    /// JoinTokens by project namespace and name.
+    tokens: Queue<Key>,
+    /// Policies of slices, by project namespace and the slice's name.
+    policies: Queue<Key>,
+    /// What clusters report their pods in, by namespace and name.
+    endpoints: Queue<Key>,
+    /// Services of slices, by project namespace and the slice's name.
+    services: Queue<Key>,
 }
 
 impl Caches {
@@ -72,8 +101,17 @@ impl Caches {
             "Project" => note(&self.projects, object),
             "Cluster" => note(&self.clusters, object),
             "SliceConfig" => note(&self.configs, object),
+            "SliceQosProfile" => note(&self.profiles, object),
             "WorkerSlice" => note(&self.slices, object),
             "WorkerGateway" => note(&self.gateways, object),
+            "SlicePolicy" => note(&self.policies, object),
+            "WorkerPolicy" => note(&self.told_policies, object),
+            "WorkerEndpoints" => note(&self.endpoints, object),
+            "WorkerServiceExport" => note(&self.exports, object),
+            "WorkerServiceImport" => note(&self.imports, object),
+            "JoinToken" => note(&self.tokens, object),
+            "JoinRequest" => note(&self.requests, object),
+            "ResourceQuota" => note(&self.quotas, object),
             "Namespace" => note(&self.namespaces, object),
             "ServiceAccount" => note(&self.accounts, object),
             "Role" => note(&self.roles, object),
@@ -86,12 +124,21 @@ impl Caches {
         self.projects.wait_synced().await;
         self.clusters.wait_synced().await;
         self.configs.wait_synced().await;
+        self.profiles.wait_synced().await;
         self.slices.wait_synced().await;
         self.gateways.wait_synced().await;
+        self.policies.wait_synced().await;
+        self.told_policies.wait_synced().await;
+        self.endpoints.wait_synced().await;
+        self.exports.wait_synced().await;
+        self.imports.wait_synced().await;
         self.namespaces.wait_synced().await;
         self.accounts.wait_synced().await;
         self.roles.wait_synced().await;
         self.bindings.wait_synced().await;
+        self.quotas.wait_synced().await;
+        self.tokens.wait_synced().await;
+        self.requests.wait_synced().await;
     }
 }
 
@@ -126,9 +173,14 @@ pub(crate) async fn run(
         queues: Queues::default(),
     };
     let synced = health.wait_for("first lists from the API server");
+    let certificate = Arc::new(admission::Serving::default());
+    // It listens to the watches, so it is there before them.
+    let mut api =
+        api::start(&hub, &client, certificate.clone(), &options.api, &identity, &stop).await?;
     watches::start(&hub, &client, &stop);
     let leadership = Leadership::new(client.clone(), &identity.namespace, LEASE, &identity.pod);
-    let mut webhook = admission::start(&hub, client, &options, &identity, &health, &stop);
+    let mut webhook =
+        admission::start(&hub, certificate, client, &options, &identity, &health, &stop);
     let lead = async {
         let (led, ()) = tokio::join!(leadership.acquire(&stop), async {
             tokio::select! {
@@ -145,15 +197,39 @@ pub(crate) async fn run(
     tokio::select! {
         () = lead => {}
         ended = &mut webhook => return ended?,
+        ended = &mut api => return ended?,
     }
     stop.cancel();
+    api.await??;
     webhook.await?
 }
 
 /// Runs every reconciler until `stop`.
 async fn reconcile(hub: &Hub, stop: &CancellationToken) {
-    let (a, b, c) = (hub.clone(), hub.clone(), hub.clone());
+    let (a, b, c, d) = (hub.clone(), hub.clone(), hub.clone(), hub.clone());
+    let (e, f, g) = (hub.clone(), hub.clone(), hub.clone());
     tokio::join!(
+        drive(hub.queues.policies.clone(), PARALLEL, stop.clone(), move |key| {
+            let hub = e.clone();
+            async move {
+                let name = format!("{}/{}", key.0, key.1);
+                round(&hub.metrics, "policy", name, policy::reconcile(&hub, &key)).await
+            }
+        }),
+        drive(hub.queues.endpoints.clone(), PARALLEL, stop.clone(), move |key| {
+            let hub = f.clone();
+            async move {
+                let name = format!("{}/{}", key.0, key.1);
+                round(&hub.metrics, "endpoints", name, endpoints::reconcile(&hub, &key)).await
+            }
+        }),
+        drive(hub.queues.services.clone(), PARALLEL, stop.clone(), move |key| {
+            let hub = g.clone();
+            async move {
+                let name = format!("{}/{}", key.0, key.1);
+                round(&hub.metrics, "services", name, services::reconcile(&hub, &key)).await
+            }
+        }),
         drive(hub.queues.projects.clone(), PARALLEL, stop.clone(), move |key| {
             let hub = a.clone();
             async move { round(&hub.metrics, "project", &key, project::reconcile(&hub, &key)).await }
@@ -170,6 +246,14 @@ async fn reconcile(hub: &Hub, stop: &CancellationToken) {
             async move {
                 let name = format!("{}/{}", key.0, key.1);
                 round(&hub.metrics, "slice", name, slice::reconcile(&hub, &key)).await
+            }
+        }),
+        // One at a time for a token: its uses are counted by its own rounds only.
+        drive(hub.queues.tokens.clone(), PARALLEL, stop.clone(), move |key| {
+            let hub = d.clone();
+            async move {
+                let name = format!("{}/{}", key.0, key.1);
+                round(&hub.metrics, "token", name, token::reconcile(&hub, &key)).await
             }
         }),
     );

@@ -1,6 +1,7 @@
 //! What the command line and the environment say.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -54,6 +55,33 @@ pub(crate) struct HubOptions {
     /// More DNS names and addresses the webhook is called by.
     #[arg(long, env = "WEBHOOK_EXTRA_NAMES", value_delimiter = ',')]
     pub(crate) webhook_extra_names: Vec<String>,
+    /// The API for portals.
+    #[command(flatten)]
+    pub(crate) api: ApiOptions,
+}
+
+/// The API for portals. It is served under the webhook's names and certificate unless told otherwise.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ApiOptions {
+    /// Where the gRPC API is served; empty: nowhere.
+    #[arg(long, env = "API_ADDRESS", default_value = "[::]:9443")]
+    pub(crate) api_address: String,
+    /// Secret in this pod's namespace with tls.crt and tls.key to serve the API with; looked at every
+    /// minute. Empty: the webhook's certificate, whose authority is ca.crt of slicewire-hub-webhook.
+    #[arg(long, env = "API_CERTIFICATE_SECRET", default_value = "")]
+    pub(crate) api_certificate_secret: String,
+    /// Web pages that may call the API from browsers, as https://portal.example; '*' is every page.
+    #[arg(long, env = "API_ORIGINS", value_delimiter = ',')]
+    pub(crate) api_origins: Vec<String>,
+    /// Calls of one method that one identity may make a second; twice as many at once.
+    #[arg(long, env = "API_CALLS_OF_A_METHOD", default_value = "50")]
+    pub(crate) api_calls_of_a_method: NonZeroU32,
+    /// Calls that one identity may make a second; twice as many at once.
+    #[arg(long, env = "API_CALLS", default_value = "100")]
+    pub(crate) api_calls: NonZeroU32,
+    /// Streams that one identity may have open.
+    #[arg(long, env = "API_STREAMS", default_value_t = 100)]
+    pub(crate) api_streams: usize,
 }
 
 /// `controller worker`.

@@ -3,22 +3,29 @@
 //! The hub's word is mirrored into this cluster's own API server, and everything here works from
 //! the mirror. Without a hub nothing stops but changes.
 
+mod certificates;
 mod cluster;
+mod endpoints;
 mod gateway;
 mod hub_link;
 mod node_blocks;
+mod policy;
+mod services;
 mod slice;
 mod watches;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use kube::Client;
 use kube::api::DynamicObject;
 use kube::core::NamespaceResourceScope;
 use serde::de::DeserializeOwned;
 use slicewire_api::labels::WORKER_MANAGER;
-use slicewire_api::{Cluster, Slice, SliceGateway, SliceNode, WorkerGateway, WorkerSlice};
+use slicewire_api::{
+    Cluster, Slice, SliceEndpoints, SliceGateway, SliceNode, SliceRules, WorkerEndpoints,
+    WorkerGateway, WorkerPolicy, WorkerSlice,
+};
 use slicewire_runtime::reconcile::{Queue, drive};
 use slicewire_runtime::{Health, Metrics};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +36,7 @@ use crate::kubernetes::lease::Leadership;
 use crate::kubernetes::round::round;
 use crate::kubernetes::write::Writer;
 use crate::options::{Identity, Images, WorkerOptions};
+use certificates::Own;
 use gateway::streams::Streams;
 use hub_link::HubLink;
 
@@ -50,8 +58,11 @@ pub(crate) struct Worker {
     told: Told,
     queues: Queues,
     hub: HubLink,
+    own: Own,
     streams: Streams,
     resting: node_blocks::Resting,
+    pods_told: endpoints::Told,
+    services: services::Services,
 }
 
 /// What is known of this cluster's API server.
@@ -60,6 +71,8 @@ pub(crate) struct Local {
     slices: Cache<Slice>,
     gateways: Cache<SliceGateway>,
     slice_nodes: Cache<SliceNode>,
+    rules: Cache<SliceRules>,
+    endpoints: Cache<SliceEndpoints>,
     nodes: Cache<Node>,
     namespaces: Cache<Namespace>,
     /// Gateway pods.
@@ -69,8 +82,12 @@ pub(crate) struct Local {
     /// Gateway workloads.
     workloads: Cache<StatefulSet>,
     service_cidrs: Cache<ServiceCIDR>,
+    /// Everybody's.
+    network_policies: Cache<NetworkPolicy>,
     daemon_sets: Cache<DaemonSet>,
     deployments: Cache<Deployment>,
+    /// Certificates for what is spoken inside the cluster.
+    certificates: Cache<Secret>,
     /// The way into the hub.
     credentials: Cache<Secret>,
 }
@@ -81,6 +98,8 @@ pub(crate) struct Told {
     slices: Cache<WorkerSlice>,
     gateways: Cache<WorkerGateway>,
     clusters: Cache<Cluster>,
+    policies: Cache<WorkerPolicy>,
+    endpoints: Cache<WorkerEndpoints>,
 }
 
 /// What has to be looked at; slices by name.
@@ -89,6 +108,12 @@ pub(crate) struct Queues {
     slices: Queue<String>,
     gateways: Queue<String>,
     blocks: Queue<String>,
+    certificates: Queue<()>,
+    policies: Queue<String>,
+    /// Slices whose pods others may have to be told of.
+    pods: Queue<String>,
+    /// Objects with other clusters' pods, by name.
+    endpoints: Queue<String>,
     cluster: Queue<()>,
 }
 
@@ -102,10 +127,15 @@ impl Worker {
             "SliceNode" => note(&self.local.slice_nodes, object),
             "Service" => note(&self.local.services, object),
             "StatefulSet" => note(&self.local.workloads, object),
+            "NetworkPolicy" => note(&self.local.network_policies, object),
+            "SliceRules" => note(&self.local.rules, object),
+            "SliceEndpoints" => note(&self.local.endpoints, object),
+            "WorkerPolicy" => note(&self.told.policies, object),
+            "WorkerEndpoints" => note(&self.told.endpoints, object),
             "WorkerSlice" => note(&self.told.slices, object),
             "WorkerGateway" => note(&self.told.gateways, object),
             "Cluster" => note(&self.told.clusters, object),
-            _ => {}
+            _ => self.services.note(object),
         }
     }
 }
@@ -116,6 +146,8 @@ impl Queues {
         self.slices.add(slice.to_owned());
         self.gateways.add(slice.to_owned());
         self.blocks.add(slice.to_owned());
+        self.policies.add(slice.to_owned());
+        self.pods.add(slice.to_owned());
     }
 }
 
@@ -124,11 +156,15 @@ impl Local {
         self.slices.wait_synced().await;
         self.gateways.wait_synced().await;
         self.slice_nodes.wait_synced().await;
+        self.rules.wait_synced().await;
+        self.endpoints.wait_synced().await;
         self.nodes.wait_synced().await;
         self.namespaces.wait_synced().await;
         self.pods.wait_synced().await;
         self.services.wait_synced().await;
         self.workloads.wait_synced().await;
+        self.network_policies.wait_synced().await;
+        self.certificates.wait_synced().await;
     }
 }
 
@@ -164,6 +200,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let queues = Queues::default();
+    let own = Own::default();
     let worker = Worker {
         writer: Writer { client: client.clone(), manager: WORKER_MANAGER },
         events: Events::new(client.clone(), WORKER_MANAGER, &identity.pod),
@@ -172,10 +209,13 @@ pub(crate) async fn run(
         images: options.images,
         local: Local::default(),
         told: Told::default(),
-        streams: Streams::new(queues.clone()),
+        streams: Streams::new(queues.clone(), own.clone()),
+        own,
         queues,
         hub: HubLink::default(),
         resting: node_blocks::Resting::default(),
+        pods_told: endpoints::Told::default(),
+        services: services::Services::default(),
     };
     let synced = health.wait_for("first lists from the API server");
     watches::start(&worker, &client, &stop);
@@ -200,10 +240,35 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// Runs the reconcilers of policies, and of what they ask of pods, until `stop`.
+async fn policies(worker: &Worker, stop: &CancellationToken) {
+    let (a, b, c) = (worker.clone(), worker.clone(), worker.clone());
+    tokio::join!(
+        drive(worker.queues.policies.clone(), PARALLEL, stop.clone(), move |key| {
+            let worker = a.clone();
+            async move { round(&worker.metrics, "policy", &key, policy::reconcile(&worker, &key)).await }
+        }),
+        drive(worker.queues.pods.clone(), PARALLEL, stop.clone(), move |key| {
+            let worker = b.clone();
+            async move { round(&worker.metrics, "pods", &key, endpoints::publish(&worker, &key)).await }
+        }),
+        drive(worker.queues.endpoints.clone(), PARALLEL, stop.clone(), move |key| {
+            let worker = c.clone();
+            async move {
+                round(&worker.metrics, "endpoints", &key, endpoints::mirror(&worker, &key)).await
+            }
+        }),
+    );
+}
+
 /// Runs every reconciler until `stop`.
 async fn reconcile(worker: &Worker, stop: &CancellationToken) {
     let (a, b, c, d) = (worker.clone(), worker.clone(), worker.clone(), worker.clone());
+    let e = worker.clone();
+    worker.queues.certificates.add(());
     tokio::join!(
+        policies(worker, stop),
+        services::run(worker, stop),
         drive(worker.queues.slices.clone(), PARALLEL, stop.clone(), move |key| {
             let worker = a.clone();
             async move { round(&worker.metrics, "slice", &key, slice::reconcile(&worker, &key)).await }
@@ -223,6 +288,13 @@ async fn reconcile(worker: &Worker, stop: &CancellationToken) {
         drive(worker.queues.cluster.clone(), 1, stop.clone(), move |()| {
             let worker = d.clone();
             async move { round(&worker.metrics, "cluster", "", cluster::reconcile(&worker)).await }
+        }),
+        drive(worker.queues.certificates.clone(), 1, stop.clone(), move |()| {
+            let worker = e.clone();
+            async move {
+                let one = certificates::reconcile(&worker);
+                round(&worker.metrics, "certificates", "", one).await
+            }
         }),
     );
 }

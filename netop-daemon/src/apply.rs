@@ -48,6 +48,11 @@ impl Applier {
         Ok(Self { network, host, routers: BTreeMap::new() })
     }
 
+    /// Where everything is made.
+    pub(crate) fn network(&self) -> &dyn Network {
+        &*self.network
+    }
+
     /// Names of the namespaces of slice routers that there are.
     pub(crate) async fn routers(&self) -> Result<Vec<String>, ApplyError> {
         Ok(self.network.list(ROUTER_PREFIX).await?.into_iter().collect())
@@ -124,9 +129,13 @@ impl Applier {
         self.delete_links(netns, |link| link.kind == LinkKind::Veth).await.map(drop)
     }
 
-    /// A router's devices.
-    pub(crate) async fn router_links(&mut self, netns: &str) -> Result<State, ApplyError> {
-        let links = self.router(netns).await?.links().await?;
+    /// One of a router's devices, as all that is known of the router.
+    pub(crate) async fn router_port(
+        &mut self,
+        netns: &str,
+        dev: &str,
+    ) -> Result<State, ApplyError> {
+        let links = self.router(netns).await?.link(dev).await?.into_iter().collect();
         Ok(State { links, ..State::default() })
     }
 

@@ -1,6 +1,7 @@
 //! What the daemon is told when it starts.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -51,4 +52,14 @@ pub(crate) struct Options {
     /// Where health and metrics are served.
     #[arg(long, env = "ADMIN_ADDRESS", default_value = "[::]:9580")]
     pub(crate) admin: SocketAddr,
+    /// Where DNS for the slices' services is served: addresses of this node, and not all of them by
+    /// `0.0.0.0` or `[::]`, as answers must leave from the address that was asked. None: nowhere.
+    #[arg(long, env = "DNS_ADDRESSES", value_delimiter = ',')]
+    pub(crate) dns: Vec<SocketAddr>,
+    /// The port at which DNS is served on each of the node's addresses, besides; 0: at none.
+    #[arg(long, env = "DNS_PORT", default_value = "0")]
+    pub(crate) dns_port: u16,
+    /// Most DNS questions of one client in a second; the cluster's DNS is one client.
+    #[arg(long, env = "DNS_QUESTIONS_PER_CLIENT", default_value = "20000")]
+    pub(crate) dns_per_client: NonZeroU32,
 }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod laws;
+mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::allocations::{Allocations, uptime_ms};
 use crate::apply::{Applier, ApplyError, ROUTER_PREFIX};
-use crate::decide::{Desired, Failure, Node, Present, decide};
+use crate::decide::{Desired, Node, Present, decide};
 use crate::metrics::Metrics;
 use crate::plan::{NicWant, RouterWant, alias_of_nic, port_owner};
-use crate::report::{Notice, Report, RouterReport};
+use crate::policy::{self, Policies};
+use crate::report::{Notice, Report};
+use crate::services::{self, Translations};
 use crate::world::{Shared, World};
 
 /// Changes that come together are dealt with together.
@@ -29,6 +32,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_secs(5);
 /// As many ticks later every pod's NIC is looked at, too.
 const FULL_EVERY: u32 = 12;
+/// As many ticks later counters are read: what rules have decided about is told that often.
+const COUNT_EVERY: u32 = 2;
 /// How long a router without pods stays, for a pod that may follow.
 const LINGER: Duration = Duration::from_secs(4);
 /// A failure that is over sooner is not worth a person's attention: a block was being granted.
@@ -47,22 +52,27 @@ pub(crate) struct Engine {
     allocations: Allocations,
     applier: Applier,
     requests: mpsc::Receiver<Attach>,
-    reports: watch::Sender<Report>,
+    reports: watch::Sender<Arc<Report>>,
     notices: mpsc::Sender<Notice>,
     metrics: Arc<Metrics>,
     /// NICs found right, by slice and pod.
-    done: BTreeMap<(String, String), NicWant>,
+    done: BTreeMap<(String, String), Arc<NicWant>>,
     present: Present,
     /// Routers that have been right at least once.
     ready: BTreeSet<String>,
     idle_since: BTreeMap<String, Instant>,
     failing: BTreeMap<(String, String), Failing>,
+    /// Routers that the kernel held as wanted, since the last tick: there is nothing to compare
+    /// while no more is wanted of them.
+    clean: BTreeMap<String, RouterWant>,
+    policies: Policies,
+    translations: Translations,
 }
 
 /// Where an engine gets its work from and reports to.
 pub(crate) struct Wiring {
     pub(crate) requests: mpsc::Receiver<Attach>,
-    pub(crate) reports: watch::Sender<Report>,
+    pub(crate) reports: watch::Sender<Arc<Report>>,
     pub(crate) notices: mpsc::Sender<Notice>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -93,6 +103,9 @@ impl Engine {
             ready: BTreeSet::new(),
             idle_since: BTreeMap::new(),
             failing: BTreeMap::new(),
+            clean: BTreeMap::new(),
+            policies: Policies::default(),
+            translations: Translations::default(),
         })
     }
 
@@ -130,6 +143,10 @@ impl Engine {
                 () = settled => due = self.round().await.then(tokio::time::Instant::now),
                 _ = tick.tick() => {
                     ticks += 1;
+                    self.clean.clear();
+                    if ticks % COUNT_EVERY == 0 {
+                        self.policies.count().await;
+                    }
                     if ticks % FULL_EVERY == 0 {
                         self.done.clear();
                     }
@@ -194,10 +211,15 @@ impl Engine {
         let mut all = !desired.failures.iter().any(|f| {
             f.uid == request.uid && !world.slices.get(&f.slice).is_none_or(|s| s.deleting)
         });
-        let wants: Vec<&NicWant> = desired.nics.values().filter(|n| n.uid == request.uid).collect();
+        let wants: Vec<&Arc<NicWant>> =
+            desired.nics.values().filter(|n| n.uid == request.uid).collect();
         for want in wants {
             let Some(router) = desired.routers.get(&want.slice) else { continue };
-            match self.attach_now(want, router).await {
+            let done = match self.rule(&world, &desired, &want.slice).await {
+                Ok(()) => self.attach_now(want, router).await,
+                Err(error) => Err(error),
+            };
+            match done {
                 Ok(()) => {}
                 Err(error) => {
                     all = false;
@@ -210,7 +232,41 @@ impl Engine {
         let _ = request.done.send(all);
     }
 
-    async fn attach_now(&mut self, want: &NicWant, router: &RouterWant) -> Result<(), ApplyError> {
+    /// Brings a router's packet rules to what they should be, before anything else of it is made:
+    /// what has no rules yet must not pass.
+    async fn rule(
+        &mut self,
+        world: &World,
+        desired: &Desired,
+        slice: &str,
+    ) -> Result<(), ApplyError> {
+        let entry = world.slices.get(slice).and_then(|entry| entry.valid.as_ref());
+        let (Some(entry), Some(router)) = (entry, desired.routers.get(slice)) else {
+            return Ok(());
+        };
+        let ns = self.applier.router(&router.netns).await?;
+        let want = policy::want(world, desired, entry, &self.node, Instant::now());
+        let own = world.own_node(slice, &self.node.name);
+        let before = own.and_then(|n| n.status.as_ref()).map(|s| s.policies.as_slice());
+        let network = self.applier.network();
+        self.policies.sync(network, slice, &ns, want, before.unwrap_or_default()).await?;
+        // After what may pass. Without services pods still have their slice.
+        let nics = desired.nics.iter().filter(|((s, _), nic)| s == slice && !nic.gateway);
+        let own: BTreeSet<_> =
+            nics.flat_map(|(_, nic)| nic.port.addresses.iter().copied()).collect();
+        let want = services::want(world, entry, &self.node.name, own, Instant::now());
+        if let Err(error) = self.translations.sync(network, slice, &ns, want).await {
+            self.metrics.failed(error.reason());
+            tracing::warn!(slice, %error, "virtual addresses are not as they should be; they are loaded anew");
+        }
+        Ok(())
+    }
+
+    async fn attach_now(
+        &mut self,
+        want: &Arc<NicWant>,
+        router: &RouterWant,
+    ) -> Result<(), ApplyError> {
         let key = (want.slice.clone(), want.uid.clone());
         if self.done.get(&key) == Some(want) {
             return Ok(());
@@ -219,13 +275,20 @@ impl Engine {
             self.applier.converge_router(router).await?;
             self.ready.insert(want.slice.clone());
         }
-        let state = self.applier.router_links(&router.netns).await?;
-        self.attach(want, &router.netns, &state).await
+        let state = self.applier.router_port(&router.netns, &want.port.device).await?;
+        self.attach(want, &router.netns, &state).await?;
+        // Routes to a gateway are still to come.
+        if want.gateway {
+            self.clean.remove(&want.slice);
+        } else if let Some(clean) = self.clean.get_mut(&want.slice) {
+            clean.ports.insert(want.uid.clone(), want.port.clone());
+        }
+        Ok(())
     }
 
     async fn attach(
         &mut self,
-        want: &NicWant,
+        want: &Arc<NicWant>,
         netns: &str,
         router: &State,
     ) -> Result<(), ApplyError> {
@@ -246,192 +309,6 @@ impl Engine {
         // Events are a courtesy: when the API server is slow, attaching does not wait for it.
         drop(self.notices.try_send(notice));
     }
-
-    /// One round over everything. Returns whether another should follow at once.
-    async fn round(&mut self) -> bool {
-        let begun = Instant::now();
-        let world = self.shared.snapshot();
-        let desired = self.decide(&world);
-        let mut report = Report::default();
-        if let Err(error) = self.applier.forget_lost().await {
-            tracing::warn!(%error, "cannot list network namespaces");
-        }
-        let lingering = self.leave(&world, &desired).await;
-        let mut failures = desired.failures.clone();
-        let mut again = false;
-        for (slice, want) in &desired.routers {
-            let (state, error) = match self.applier.converge_router(want).await {
-                Ok((state, error)) => (Some(state), error),
-                Err(error) => (None, Some(error)),
-            };
-            if let Some(error) = &error {
-                self.ready.remove(slice);
-                self.metrics.failed(error.reason());
-                tracing::warn!(slice, %error, "the slice router is not as it should be");
-            } else {
-                self.ready.insert(slice.clone());
-            }
-            report.routers.insert(slice.clone(), RouterReport::new(error.as_ref()));
-            let Some(state) = state else { continue };
-            match self.nics(slice, want, &desired, &state, &mut failures).await {
-                Round::Interrupted => return true,
-                Round::Done { gateway } => again |= gateway,
-            }
-        }
-        self.metrics.round(begun.elapsed());
-        self.report(report, &world, &desired, failures, lingering);
-        again
-    }
-
-    /// Attaches the pods of one slice that are not yet, or no longer, as they should be.
-    async fn nics(
-        &mut self,
-        slice: &str,
-        router: &RouterWant,
-        desired: &Desired,
-        state: &State,
-        failures: &mut Vec<Failure>,
-    ) -> Round {
-        let mut gateway = false;
-        for (key, want) in desired.nics.iter().filter(|((s, _), _)| s == slice) {
-            let there = state.link(&want.port.device).is_some();
-            if there && self.done.get(key) == Some(want) {
-                continue;
-            }
-            match self.attach(want, &router.netns, state).await {
-                // Routes to a gateway need its port; they come with the next round.
-                Ok(()) => gateway |= want.gateway && !there,
-                Err(error) => {
-                    self.done.remove(key);
-                    if error.reason() == "NotFound" {
-                        self.lost(want);
-                    }
-                    failures.push(failure(want, &error));
-                    self.metrics.failed(error.reason());
-                    tracing::debug!(slice, pod = ?want.pod, %error, "attaching failed");
-                }
-            }
-            if let Ok(request) = self.requests.try_recv() {
-                self.serve(request).await;
-                return Round::Interrupted;
-            }
-        }
-        Round::Done { gateway }
-    }
-
-    /// A sandbox whose network namespace is gone has ended, whoever forgot to say so.
-    fn lost(&self, want: &NicWant) {
-        if want.netns.exists() {
-            return;
-        }
-        self.shared.change(|world| {
-            let same = world
-                .sandboxes
-                .get(&want.uid)
-                .is_some_and(|s| s.netns.as_deref() == Some(want.netns.as_path()));
-            same && world.sandboxes.remove(&want.uid).is_some()
-        });
-    }
-
-    /// Removes routers that no pod wants. Ports of pods that left a slice that goes on are removed
-    /// with the router's own plan.
-    /// Returns slices that still have one.
-    async fn leave(&mut self, world: &World, desired: &Desired) -> BTreeSet<String> {
-        let detached: Vec<(String, String)> =
-            self.done.keys().filter(|k| !desired.nics.contains_key(*k)).cloned().collect();
-        for key in detached {
-            if let Some(nic) = self.done.remove(&key) {
-                tracing::info!(slice = key.0, namespace = nic.pod.0, pod = nic.pod.1, "detached");
-                // A pod that has ended needs no telling.
-                if world.sandboxes.contains_key(&key.1) {
-                    self.notify(Notice::detached(&nic));
-                }
-            }
-        }
-        for (uid, nics) in &mut self.present {
-            nics.retain(|s, _| desired.nics.contains_key(&(s.clone(), uid.clone())));
-        }
-        self.present.retain(|_, nics| !nics.is_empty());
-        let mut left = BTreeSet::new();
-        for netns in self.applier.routers().await.unwrap_or_default() {
-            let slice = netns.strip_prefix(ROUTER_PREFIX).unwrap_or_default().to_owned();
-            if desired.routers.contains_key(&slice) || desired.unknown.contains(&slice) {
-                self.idle_since.remove(&slice);
-                left.insert(slice);
-                continue;
-            }
-            let stays = world.slices.get(&slice).is_some_and(|s| !s.deleting)
-                && world.own_node(&slice, &self.node.name).is_some();
-            let since = *self.idle_since.entry(slice.clone()).or_insert_with(Instant::now);
-            let done = if stays && since.elapsed() < LINGER {
-                left.insert(slice.clone());
-                self.applier.remove_ports(&netns).await
-            } else {
-                self.ready.remove(&slice);
-                self.idle_since.remove(&slice);
-                tracing::info!(slice, "removing the slice router");
-                self.applier.remove_router(&netns).await
-            };
-            if let Err(error) = done {
-                tracing::warn!(slice, %error, "cannot remove a slice router; it is tried again");
-                left.insert(slice);
-            }
-        }
-        left
-    }
-
-    fn report(
-        &mut self,
-        mut report: Report,
-        world: &World,
-        desired: &Desired,
-        failures: Vec<Failure>,
-        lingering: BTreeSet<String>,
-    ) {
-        report.failures = self.lasting(failures);
-        report.nics = self.done.clone();
-        report.wanted = desired.wanted.clone();
-        report.lingering = lingering;
-        report.valid = true;
-        for (slice, entry) in &world.slices {
-            if let Some(valid) = &entry.valid {
-                let low = self.allocations.slice(slice).low(&valid.families);
-                report.low.insert(slice.clone(), low);
-            }
-            if self.allocations.is_idle(slice) {
-                report.idle.insert(slice.clone());
-            }
-        }
-        self.metrics.nics(&report);
-        self.reports.send_if_modified(|old| {
-            let changed = *old != report;
-            *old = report;
-            changed
-        });
-    }
-
-    /// Failures that have lasted; a person is told of each once.
-    fn lasting(&mut self, failures: Vec<Failure>) -> Vec<Failure> {
-        let now = Instant::now();
-        let mut failing = BTreeMap::new();
-        let mut lasting = Vec::new();
-        for failure in failures {
-            let key = (failure.slice.clone(), failure.uid.clone());
-            let before = self.failing.remove(&key).filter(|f| f.reason == failure.reason);
-            let fresh = Failing { reason: failure.reason, since: now, told: false };
-            let mut this = before.unwrap_or(fresh);
-            if this.since + PATIENCE <= now || failure.reason == "PrefixConflict" {
-                if !this.told {
-                    self.notify(Notice::failed(&failure));
-                    this.told = true;
-                }
-                lasting.push(failure);
-            }
-            failing.insert(key, this);
-        }
-        self.failing = failing;
-        lasting
-    }
 }
 
 /// A failure that was there in the last round.
@@ -439,23 +316,6 @@ struct Failing {
     reason: &'static str,
     since: Instant,
     told: bool,
-}
-
-enum Round {
-    /// A pod that is being started came in between: begin anew.
-    Interrupted,
-    /// Whether a gateway was attached.
-    Done { gateway: bool },
-}
-
-fn failure(want: &NicWant, error: &ApplyError) -> Failure {
-    Failure {
-        slice: want.slice.clone(),
-        uid: want.uid.clone(),
-        pod: want.pod.clone(),
-        reason: error.reason(),
-        message: error.to_string(),
-    }
 }
 
 /// Which pods have which addresses, by the router's ports and the routes to them.

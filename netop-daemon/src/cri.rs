@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -54,8 +55,8 @@ impl Cri {
     /// most likely going.
     pub(crate) async fn sandboxes(
         &self,
-        known: &BTreeMap<String, Sandbox>,
-    ) -> Result<BTreeMap<String, Sandbox>, CriError> {
+        known: &BTreeMap<String, Arc<Sandbox>>,
+    ) -> Result<BTreeMap<String, Arc<Sandbox>>, CriError> {
         let mut client = self.client.clone();
         let ready = PodSandboxStateValue { state: PodSandboxState::SandboxReady as i32 };
         let filter = PodSandboxFilter { state: Some(ready), ..Default::default() };
@@ -76,14 +77,14 @@ impl Cri {
                 Some(sandbox) if sandbox.id == item.id => sandbox.clone(),
                 _ => {
                     let Some(netns) = self.netns(&item.id).await else { continue };
-                    Sandbox {
+                    Arc::new(Sandbox {
                         id: item.id,
                         namespace: metadata.namespace,
                         name: metadata.name,
                         labels: Labels::new(),
                         netns,
                         seen: Instant::now(),
-                    }
+                    })
                 }
             };
             sandboxes.insert(metadata.uid, sandbox);

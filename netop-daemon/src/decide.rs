@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slicewire_core::attach::{self, Offer};
@@ -14,7 +15,7 @@ use slicewire_kernel::{Mac, Vxlan};
 
 use crate::allocations::Allocations;
 use crate::plan::{NicWant, PortWant, RouterWant};
-use crate::world::{Sandbox, Slice, World};
+use crate::world::{Pod, Sandbox, Slice, World};
 
 /// How long a gateway that has stopped talking is still used like the others: its process may be
 /// restarting while its tunnels work.
@@ -52,7 +53,7 @@ pub(crate) struct Desired {
     /// By slice. A slice without address blocks yet has none.
     pub(crate) routers: BTreeMap<String, RouterWant>,
     /// By slice and pod UID.
-    pub(crate) nics: BTreeMap<(String, String), NicWant>,
+    pub(crate) nics: BTreeMap<(String, String), Arc<NicWant>>,
     pub(crate) failures: Vec<Failure>,
     /// Slices some pod of this node wants, whether it gets it or not.
     pub(crate) wanted: BTreeSet<String>,
@@ -111,6 +112,7 @@ pub(crate) fn decide(
             want_nic(world, allocations, &mut desired, (&slice, uid), sandbox, nic, now_ms);
         }
     }
+    desired.wanted.extend(expected(world, &offers));
     release(allocations, &desired, now_ms);
     for slice in &desired.wanted {
         let Some(entry) = valid(world, slice) else { continue };
@@ -141,6 +143,27 @@ fn offers(world: &World, node: &str) -> Vec<Offer> {
             Some(Offer { slice: name.clone(), prefixes, rules })
         })
         .collect()
+}
+
+/// Slices of pods that have been given to this node and have no sandbox yet: address blocks and the
+/// router are there by the time they have.
+fn expected(world: &World, offers: &[Offer]) -> BTreeSet<String> {
+    let none = Labels::new();
+    let coming = |(uid, pod): &(&String, &Arc<Pod>)| {
+        !pod.finished && !pod.deleting && !world.sandboxes.contains_key(*uid)
+    };
+    let pods = world.pods.iter().filter(coming);
+    pods.flat_map(|(_, pod)| {
+        let facts = PodFacts {
+            namespace: &pod.namespace,
+            namespace_labels: world.namespaces.get(&pod.namespace).unwrap_or(&none),
+            labels: &pod.labels,
+            host_network: pod.host_network,
+        };
+        attach::memberships(offers, &facts)
+    })
+    .map(|offer| offer.slice.clone())
+    .collect()
 }
 
 /// What the API server says of the pod, or, before it says anything, the runtime.
@@ -197,7 +220,7 @@ fn want_nic(
         mtu: slice.mtu,
         gateway: sandbox.namespace == SYSTEM_NAMESPACE && is_gateway(world, uid, sandbox),
     };
-    desired.nics.insert((slice_name.to_owned(), uid.to_owned()), want);
+    desired.nics.insert((slice_name.to_owned(), uid.to_owned()), Arc::new(want));
 }
 
 fn is_gateway(world: &World, uid: &str, sandbox: &Sandbox) -> bool {

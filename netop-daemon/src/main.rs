@@ -6,6 +6,8 @@
 //! | validate | [`validate`] |
 //! | plan | [`decide`] says what should be, [`plan`] which operations get there |
 //! | apply | [`apply`], driven by the one loop in [`converge`] |
+//! | policies | [`policy`] keeps the packet rules of slice routers |
+//! | services | [`services`] keeps their virtual addresses, and names |
 //! | report | [`report`], [`metrics`] |
 //!
 //! Ending the process changes nothing in the kernel: routers, NICs and routes go on without it, and
@@ -18,11 +20,15 @@ mod config;
 mod converge;
 mod cri;
 mod decide;
+mod dns;
 mod metrics;
 mod nri;
 mod observe;
 mod plan;
+mod policy;
 mod report;
+mod services;
+mod shaping;
 mod validate;
 mod world;
 
@@ -46,6 +52,7 @@ use crate::metrics::Metrics;
 use crate::observe::sandboxes::{self, Sandboxes};
 use crate::observe::{gateways, kubernetes};
 use crate::report::Report;
+use crate::shaping::{Shaped, Shaping};
 use crate::world::Shared;
 
 #[tokio::main(worker_threads = 2)]
@@ -90,8 +97,13 @@ async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let health = Health::default();
     let starting = health.wait_for("first look at everything");
-    let render = metrics.clone();
-    serve_admin(options.admin, health, move || render.render(), stop.clone())
+    let addresses = services::names::addresses(&options.dns, &options.node_ips, options.dns_port);
+    let dns = dns::start(&addresses, options.dns_per_client, &stop)?;
+    let (render, names) = (metrics.clone(), dns.names.clone());
+    let (shaped, shaping) = watch::channel(Shaped::default());
+    let figures = shaping.clone();
+    let render = move || render.render() + &figures.borrow().metrics() + &names.counters().render();
+    serve_admin(options.admin, health, render, stop.clone())
         .await
         .with_context(|| format!("cannot serve health on {}", options.admin))?;
 
@@ -99,19 +111,26 @@ async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let shared = Shared::default();
     let (attach, requests) = mpsc::channel(256);
     let (notices, published) = mpsc::channel(256);
-    let (reports, reported) = watch::channel(Report::default());
+    let (reports, reported) = watch::channel(Arc::new(Report::default()));
 
     kubernetes::watch(&client, &node.name, &shared);
     watch_runtime(&options, &client, &shared, attach, &metrics, &stop)?;
-    tokio::spawn(gateways::watch(shared.clone(), node.name.clone(), metrics.clone(), stop.clone()));
+    let (known, keeping) = (dns.names.clone(), stop.clone());
+    tokio::spawn(services::names::keep(shared.clone(), node.clone(), known, keeping));
+    let certificate = kubernetes::certificate(&client);
+    let (name, counted) = (node.name.clone(), metrics.clone());
+    tokio::spawn(gateways::watch(shared.clone(), name, certificate, counted, stop.clone()));
     tokio::spawn(report::publish(client.clone(), node.name.clone(), published));
-    let writer = report::Writer::new(client, node.clone(), shared.clone());
+    let shaper = Shaping::new(client.clone(), node.clone(), shared.clone(), shaped).await?;
+    tokio::spawn(shaper.run(reported.clone(), stop.clone()));
+    let writer = report::Writer::new(client, node.clone(), shared.clone(), shaping);
     tokio::spawn(report::run(writer, reported, stop.clone()));
 
     let allocations = Allocations::load(&options.state_dir);
     let wiring = Wiring { requests, reports, notices, metrics };
     let engine = Engine::new(node, shared, allocations, Arc::new(Kernel::new()), wiring).await?;
     engine.run(stop, || drop(starting)).await;
+    dns.ended().await;
     tracing::info!("ended; everything in the kernel stays as it is");
     Ok(())
 }

@@ -5,10 +5,24 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use slicewire_api::NodePolicy;
+
+use crate::policy::DefaultHits;
 use crate::report::Report;
 
 /// Upper bounds of the histograms, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 2.0];
+
+/// Name, help and value of what is told of each rule.
+type RuleFigure = (&'static str, &'static str, fn(&(u64, u64)) -> u64);
+const RULES: [RuleFigure; 2] = [
+    ("slicewire_policy_hits_total", "Connections that a rule has decided about.", |s| s.0),
+    (
+        "slicewire_policy_would_drop_total",
+        "Connections that passed and would be dropped, were nothing in audit mode.",
+        |s| s.1,
+    ),
+];
 
 #[derive(Debug, Default)]
 struct Histogram {
@@ -47,6 +61,8 @@ struct Figures {
     round: Histogram,
     gateways: u64,
     nri: bool,
+    /// Hits and what would have been dropped, by labels.
+    rules: BTreeMap<String, (u64, u64)>,
 }
 
 /// The figures, shared.
@@ -89,6 +105,33 @@ impl Metrics {
         figures.failing = report.failures.len() as u64;
     }
 
+    /// What policies, and slices' defaults, have decided about.
+    pub(crate) fn policies(
+        &self,
+        of: &BTreeMap<String, Vec<NodePolicy>>,
+        defaults: BTreeMap<String, DefaultHits>,
+    ) {
+        let mut rules = BTreeMap::new();
+        for (slice, policies) in of {
+            for policy in policies {
+                for hits in &policy.hits {
+                    let place = hits.rule.map_or("unlisted".to_owned(), |r| r.to_string());
+                    let labels = format!(
+                        "slice=\"{slice}\",policy=\"{}\",direction=\"{}\",rule=\"{place}\"",
+                        policy.policy, hits.direction
+                    );
+                    let number = |n: i64| u64::try_from(n).unwrap_or_default();
+                    rules.insert(labels, (number(hits.hits), number(hits.would_drop)));
+                }
+            }
+        }
+        for (slice, hits) in defaults {
+            let labels = format!("slice=\"{slice}\",policy=\"\",direction=\"\",rule=\"default\"");
+            rules.insert(labels, (hits.hits, hits.would_drop));
+        }
+        self.lock().rules = rules;
+    }
+
     /// So many gateways are heard.
     pub(crate) fn gateways(&self, heard: u64) {
         self.lock().gateways = heard;
@@ -125,6 +168,12 @@ impl Metrics {
         table("slicewire_gateways_heard", "gauge", "Gateways that report routes.", "", &gateways);
         let nri = [("", u64::from(figures.nri))];
         table("slicewire_nri_connected", "gauge", "1: the runtime asks us first.", "", &nri);
+        for (name, help, of) in RULES {
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+            for (labels, sums) in &figures.rules {
+                let _ = writeln!(out, "{name}{{{labels}}} {}", of(sums));
+            }
+        }
         let help = "Time to attach a pod that is being started, in seconds.";
         figures.attach.render(&mut out, "slicewire_attach_seconds", help);
         let help = "Time of one round over everything, in seconds.";

@@ -11,12 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ipnet::IpNet;
-use slicewire_core::name::SliceName;
+use slicewire_api::policy::NamedPorts;
+use slicewire_core::name::{ClusterName, SliceName};
 use slicewire_core::onboarding::Rule;
+use slicewire_core::policy::{self, Endpoint, EndpointId, Keys};
 use slicewire_core::prefix::Family;
+use slicewire_core::qos::Qos;
 use slicewire_core::routes::Tunnel;
 use slicewire_core::selector::Labels;
 use tokio::sync::watch;
+
+use crate::services::ServiceEntry;
 
 /// A slice, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +32,45 @@ pub(crate) struct Slice {
     pub(crate) families: BTreeSet<Family>,
     pub(crate) remotes: BTreeMap<String, Vec<IpNet>>,
     pub(crate) rules: Vec<Rule>,
+    /// This cluster's name on the hub.
+    pub(crate) cluster: ClusterName,
+    pub(crate) policy: SlicePolicy,
     pub(crate) vni: u32,
     /// Bytes.
     pub(crate) mtu: u32,
+    /// What is asked for; none: nothing.
+    pub(crate) qos: Option<Qos>,
+}
+
+/// A slice's own say about who may talk to whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SlicePolicy {
+    pub(crate) default: policy::Default,
+    pub(crate) mode: policy::Mode,
+    /// NetworkPolicies hold on the slice, too.
+    pub(crate) network_policies: bool,
+    /// What is to be told of pods; none: nothing.
+    pub(crate) keys: Option<Keys>,
+}
+
+/// A policy, of the slice it names or, with none, of every slice that wants NetworkPolicies.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PolicyEntry {
+    pub(crate) slice: Option<String>,
+    /// What it is told about under: the policy's name; `<namespace>/<name>` of a NetworkPolicy.
+    pub(crate) name: String,
+    pub(crate) revision: Option<i64>,
+    pub(crate) policy: policy::Policy,
+}
+
+/// Pods of one place, with names that are unique among all places.
+pub(crate) type Pods = Arc<Vec<(EndpointId, Endpoint)>>;
+
+/// Pods of another cluster on a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FarPods {
+    pub(crate) slice: String,
+    pub(crate) pods: Pods,
 }
 
 /// A Slice object: what it last said that was valid, and whether it is being deleted.
@@ -46,6 +87,8 @@ pub(crate) struct SliceNode {
     pub(crate) node: String,
     pub(crate) blocks: Vec<IpNet>,
     pub(crate) underlay: Vec<IpAddr>,
+    /// What it tells of its pods; only of other nodes.
+    pub(crate) pods: Pods,
     pub(crate) deleting: bool,
     pub(crate) generation: Option<i64>,
     pub(crate) finalizers: Vec<String>,
@@ -59,6 +102,8 @@ pub(crate) struct Pod {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) labels: Labels,
+    pub(crate) service_account: String,
+    pub(crate) ports: NamedPorts,
     pub(crate) host_network: bool,
     /// All its containers have ended and none will start.
     pub(crate) finished: bool,
@@ -106,29 +151,42 @@ pub(crate) enum Source {
     Pods,
     Gateways,
     Sandboxes,
+    Rules,
+    FarPods,
+    NetworkPolicies,
+    Services,
 }
 
 impl Source {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Slices,
         Self::SliceNodes,
         Self::Namespaces,
         Self::Pods,
         Self::Gateways,
         Self::Sandboxes,
+        Self::Rules,
+        Self::FarPods,
+        Self::NetworkPolicies,
+        Self::Services,
     ];
 }
 
-/// Everything. Keys: objects by name, pods and what belongs to them by UID.
+/// Everything. Keys: objects by name, pods and what belongs to them by UID. What there are many of is
+/// shared: every round takes a copy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
     pub(crate) slices: BTreeMap<String, SliceEntry>,
-    pub(crate) slice_nodes: BTreeMap<String, SliceNode>,
+    pub(crate) slice_nodes: BTreeMap<String, Arc<SliceNode>>,
     pub(crate) namespaces: BTreeMap<String, Labels>,
-    pub(crate) pods: BTreeMap<String, Pod>,
+    pub(crate) pods: BTreeMap<String, Arc<Pod>>,
     pub(crate) gateways: BTreeMap<String, GatewayPod>,
-    pub(crate) sandboxes: BTreeMap<String, Sandbox>,
+    pub(crate) sandboxes: BTreeMap<String, Arc<Sandbox>>,
     pub(crate) routes: BTreeMap<String, GatewayRoutes>,
+    pub(crate) policies: BTreeMap<String, Arc<PolicyEntry>>,
+    pub(crate) network_policies: BTreeMap<String, Arc<PolicyEntry>>,
+    pub(crate) far_pods: BTreeMap<String, FarPods>,
+    pub(crate) services: BTreeMap<String, Arc<ServiceEntry>>,
     pub(crate) listed: BTreeSet<Source>,
 }
 
@@ -140,7 +198,8 @@ impl World {
 
     /// This node's SliceNode of a slice, unless it is being deleted.
     pub(crate) fn own_node(&self, slice: &str, node: &str) -> Option<&SliceNode> {
-        self.slice_nodes.values().find(|n| n.slice == slice && n.node == node && !n.deleting)
+        let mut nodes = self.slice_nodes.values().map(Arc::as_ref);
+        nodes.find(|n| n.slice == slice && n.node == node && !n.deleting)
     }
 }
 

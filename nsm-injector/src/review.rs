@@ -1,6 +1,9 @@
 //! The admission request and its answer, as Kubernetes spells them (`admission.k8s.io/v1`).
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use slicewire_core::admission::{Candidate, Leave, SliceRules, Verdict, WAIT_CONTAINER, decide};
@@ -144,15 +147,13 @@ fn patch(pod: &Pod, slices: &[String], image: &WaitImage) -> Value {
     }
 }
 
-/// A container that passes the `restricted` Pod Security Standard. Requests equal limits, so that a
-/// pod that is `Guaranteed` stays so; they count only while nothing else of the pod runs.
+/// A container that passes the `restricted` Pod Security Standard.
 fn wait_container(pod: &Pod, slices: &[String], image: &WaitImage) -> Value {
     let mut command = vec!["/usr/bin/wait-for-nic".to_owned()];
     for slice in slices {
         command.extend(["--slice".to_owned(), slice.clone()]);
     }
     command.extend(["--timeout".to_owned(), format!("{}s", image.timeout_seconds)]);
-    let resources = json!({ "cpu": "100m", "memory": "32Mi" });
     let mut security = json!({
         "allowPrivilegeEscalation": false,
         "capabilities": { "drop": ["ALL"] },
@@ -171,9 +172,27 @@ fn wait_container(pod: &Pod, slices: &[String], image: &WaitImage) -> Value {
         "image": image.image,
         "imagePullPolicy": image.pull_policy,
         "command": command,
-        "resources": { "requests": resources, "limits": resources },
+        "resources": resources(pod),
         "securityContext": security,
         "terminationMessagePolicy": "FallbackToLogsOnError",
+    })
+}
+
+/// What the pod's first container asks for, processor and memory. A pod reserves the larger of what
+/// its init containers and what its containers ask for, so this never makes it any larger, it keeps
+/// the pod's quality-of-service class (`BestEffort` included), and it satisfies a quota that the
+/// pod itself satisfies.
+fn resources(pod: &Pod) -> Value {
+    let first = pod.spec.as_ref().and_then(|s| s.containers.first());
+    let asked = first.and_then(|c| c.resources.as_ref());
+    let kept = |list: Option<&BTreeMap<String, Quantity>>| {
+        let known = |(name, _): &(&String, &Quantity)| matches!(name.as_str(), "cpu" | "memory");
+        let kept: BTreeMap<_, _> = list.into_iter().flatten().filter(known).collect();
+        json!(kept)
+    };
+    json!({
+        "requests": kept(asked.and_then(|r| r.requests.as_ref())),
+        "limits": kept(asked.and_then(|r| r.limits.as_ref())),
     })
 }
 

@@ -123,9 +123,24 @@ fn a_pod_that_runs_as_root_does_not_make_the_wait_root() {
 }
 
 #[test]
-fn a_guaranteed_pod_stays_guaranteed() {
-    let resources = injected(&admit(json!({ "containers": [] }))).resources.unwrap();
-    assert_eq!(resources.requests, resources.limits);
+fn waiting_reserves_nothing_and_keeps_the_class_of_service() {
+    let of = |resources: Value| {
+        let containers = json!([
+            { "name": "first", "resources": resources },
+            { "name": "second", "resources": { "requests": { "cpu": "4" } } },
+        ]);
+        let waits = injected(&admit(json!({ "containers": containers }))).resources.unwrap();
+        to_value(waits).unwrap()
+    };
+    let guaranteed = json!({ "cpu": "50m", "memory": "64Mi" });
+    let guaranteed = json!({ "requests": guaranteed, "limits": guaranteed });
+    assert_eq!(of(guaranteed.clone()), guaranteed);
+    assert_eq!(of(json!({})), json!({ "requests": {}, "limits": {} }), "best effort");
+    let accelerated = json!({ "limits": { "cpu": "1", "example.com/gpu": "1" } });
+    let expected = json!({ "requests": {}, "limits": { "cpu": "1" } });
+    assert_eq!(of(accelerated), expected, "a device is not taken twice");
+    let none = injected(&admit(json!({ "containers": [] }))).resources.unwrap();
+    assert_eq!(to_value(none).unwrap(), json!({ "requests": {}, "limits": {} }));
 }
 
 #[test]

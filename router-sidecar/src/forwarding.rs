@@ -2,11 +2,13 @@
 
 mod plan;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use slicewire_core::gateway::Tunnels;
+use slicewire_core::gateway::{Tunnel, Tunnels};
 use slicewire_core::prefix::Family;
+use slicewire_core::rotation::{self, Seen};
 use slicewire_kernel::{Kernel, Network as _, Ns, NsId};
 use slicewire_runtime::ReadyGuard;
 use tokio::sync::watch;
@@ -14,6 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::TunnelsSeen;
+use crate::prober::{self, Paths};
+pub(crate) use plan::Chosen;
 use plan::Wanted;
 
 /// How often the devices are looked at. The slice's NIC is plugged in, and the tunnels' device
@@ -22,11 +26,14 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often routes and rules are compared although no device changed.
 const RESYNC: Duration = Duration::from_secs(10);
 
+/// The tunnels' devices that are up, by name: number, and MTU in bytes.
+pub(crate) type Devices = BTreeMap<String, (u32, u16)>;
+
 /// What the other tasks need to know about the pod's devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Links {
-    /// The tunnels' device, when it is up: its number and MTU in bytes.
-    pub(crate) device: Option<(u32, u16)>,
+    /// The tunnels' devices.
+    pub(crate) devices: Devices,
     /// Packets are forwarded between the slice's NIC and the tunnels.
     pub(crate) forwarding: bool,
 }
@@ -35,11 +42,13 @@ pub(crate) struct Links {
 pub(crate) async fn start(
     nic: String,
     tunnels: TunnelsSeen,
+    paths: watch::Receiver<Paths>,
+    tell: watch::Sender<Links>,
     ready: ReadyGuard,
     stop: CancellationToken,
-) -> anyhow::Result<watch::Receiver<Links>> {
+) -> anyhow::Result<watch::Receiver<Chosen>> {
     let ns = Kernel::new().open(&NsId::Current).await.context("cannot speak netlink")?;
-    let (tell, links) = watch::channel(Links::default());
+    let (choose, chosen) = watch::channel(Chosen::new());
     let mut families = vec![Family::V4];
     // The kernel has IPv6, whether or not the slice has: then it must not be a way around.
     families.extend(ns.sysctl("ipv6/conf/all/forwarding").await.ok().map(|_| Family::V6));
@@ -48,6 +57,8 @@ pub(crate) async fn start(
         nic,
         families,
         tunnels,
+        paths,
+        chosen: choose,
         tell,
         ready: Some(ready),
         done: None,
@@ -55,7 +66,7 @@ pub(crate) async fn start(
         failing: false,
     };
     crate::spawn(stop, async move { task.run().await });
-    Ok(links)
+    Ok(chosen)
 }
 
 struct Forwarding {
@@ -63,6 +74,9 @@ struct Forwarding {
     nic: String,
     families: Vec<Family>,
     tunnels: TunnelsSeen,
+    paths: watch::Receiver<Paths>,
+    /// By which keys each cluster is sent to.
+    chosen: watch::Sender<Chosen>,
     tell: watch::Sender<Links>,
     ready: Option<ReadyGuard>,
     /// What the kernel was made last.
@@ -82,6 +96,7 @@ impl Forwarding {
             tokio::select! {
                 _ = look.tick() => {}
                 changed = self.tunnels.changed() => if changed.is_err() { return },
+                changed = self.paths.changed() => if changed.is_err() { return },
             }
             let tunnels = self.tunnels.borrow_and_update().clone();
             match self.converge(tunnels.as_deref()).await {
@@ -100,25 +115,78 @@ impl Forwarding {
     /// first moment on, nothing passes that should not.
     async fn converge(&mut self, tunnels: Option<&Tunnels>) -> Result<(), Failure> {
         let links = self.ns.links().await?;
-        let wanted = Wanted::new(&self.nic, &self.families, tunnels, &links);
+        let chosen = match tunnels {
+            Some(tunnels) => self.choose(tunnels).await?,
+            None => Chosen::new(),
+        };
+        let wanted = Wanted::new(&self.nic, &self.families, tunnels, &chosen, &links);
         if self.done.as_ref() != Some(&wanted) || Instant::now() >= self.due {
             if !wanted.links.forwarding {
-                self.publish(wanted.links);
+                self.publish(&wanted.links);
             }
             let (routes, rules) = (self.ns.routes().await?, self.ns.rules().await?);
             self.ns.apply(wanted.changes(&routes, &rules)).await?;
             self.due = Instant::now() + RESYNC;
         }
-        self.publish(wanted.links);
+        self.publish(&wanted.links);
+        self.tell_chosen(chosen);
         self.done = Some(wanted);
         Ok(())
     }
 
-    fn publish(&mut self, links: Links) {
-        let changed = self.tell.send_if_modified(|last| std::mem::replace(last, links) != links);
+    /// By which keys each cluster is sent to from now on. A process that has just started goes on
+    /// with what its predecessor's routes say, until its own probes have come back.
+    async fn choose(&mut self, tunnels: &Tunnels) -> Result<Chosen, Failure> {
+        let mut used = self.chosen.borrow().clone();
+        let unknown = |t: &&Tunnel| !used.contains_key(&t.cluster);
+        if tunnels.tunnels.iter().any(|t| unknown(&t)) {
+            let routes = self.ns.routes().await?;
+            let found = tunnels.tunnels.iter().filter(unknown).filter_map(|t| {
+                let device = Wanted::found(&routes, t.prefixes.first()?)?;
+                (device == t.device).then(|| (t.cluster.clone(), t.generation))
+            });
+            let found: Chosen = found.collect();
+            used.extend(found);
+        }
+        let paths = self.paths.borrow();
+        let mut seen: BTreeMap<&str, Vec<Seen>> = BTreeMap::new();
+        for tunnel in &tunnels.tunnels {
+            let path = paths.get(&prober::key(tunnel));
+            let up_for = path.and_then(|path| path.up_since).map(|since| since.elapsed());
+            let one = Seen { generation: tunnel.generation, up_for };
+            seen.entry(&tunnel.cluster).or_default().push(one);
+        }
+        let one = |(cluster, seen): (&str, Vec<Seen>)| {
+            let chosen = rotation::choose(&seen, used.get(cluster).copied())?;
+            Some((cluster.to_owned(), chosen))
+        };
+        Ok(seen.into_iter().filter_map(one).collect())
+    }
+
+    /// Tells by which keys is sent, when it is so.
+    fn tell_chosen(&self, chosen: Chosen) {
+        self.chosen.send_if_modified(|last| {
+            for (cluster, generation) in &chosen {
+                let before = last.get(cluster).filter(|before| *before != generation);
+                if let Some(before) = before {
+                    tracing::info!(cluster, generation, before, "sends by other keys");
+                }
+            }
+            let changed = *last != chosen;
+            *last = chosen;
+            changed
+        });
+    }
+
+    fn publish(&mut self, links: &Links) {
+        let changed = self.tell.send_if_modified(|last| {
+            let changed = last != links;
+            last.clone_from(links);
+            changed
+        });
         if changed {
-            let (device, forwarding) = (links.device.is_some(), links.forwarding);
-            tracing::info!(device, forwarding, "devices of the pod");
+            let (devices, forwarding) = (links.devices.len(), links.forwarding);
+            tracing::info!(devices, forwarding, "devices of the pod");
         }
         if links.forwarding {
             drop(self.ready.take());

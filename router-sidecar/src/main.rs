@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! gateway (socket of slice-gateway) ──tunnels──▶ forwarding (kernel) ──links──▶ prober
-//!                                        └───────────────┴────────────┴──▶ report ──▶ nodes
+//!                                        │             ▲  └─chosen keys─┐      paths
+//!                                        │             └────────────────┼────────┤
+//!                                        └──────────────────────────────┴────────┴─▶ report ──▶ nodes
 //! ```
 
 mod forwarding;
@@ -37,6 +39,9 @@ struct Args {
     /// Unix socket of slice-gateway.
     #[arg(long, default_value = "/run/slicewire/gateway.sock")]
     socket: PathBuf,
+    /// Directory with this gateway's certificate, its key and whom to trust: tls.crt, tls.key, ca.crt.
+    #[arg(long, default_value = "/etc/slicewire/certificate")]
+    certificate: PathBuf,
     /// The slice's NIC in this pod.
     #[arg(long, default_value_t = slicewire_core::name::pod_nic(0))]
     nic: String,
@@ -69,9 +74,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
         (health.wait_for("slice-gateway"), health.wait_for("slice NIC"));
 
     let tunnels = gateway::watch(args.socket, gateway_ready, stop.clone());
-    let links = forwarding::start(args.nic, tunnels.clone(), nic_ready, stop.clone()).await?;
+    let (tell, links) = watch::channel(forwarding::Links::default());
     let paths = prober::start(args.probe_port, tunnels.clone(), links.clone(), stop.clone());
-    let routes = report::start(tunnels.clone(), links, paths, stop.clone());
+    let (seen, probed) = (tunnels.clone(), paths.clone());
+    let chosen = forwarding::start(args.nic, seen, probed, tell, nic_ready, stop.clone()).await?;
+    let routes = report::start(tunnels.clone(), links, paths, chosen, stop.clone());
 
     let metrics = routes.clone();
     let render = move || metrics::render(&metrics);
@@ -89,7 +96,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     let listener = serve::listen(args.routes_port).await?;
-    serve::run(listener, tunnels, routes, stop).await
+    let accepting = slicewire_rpc::tls::follow(args.certificate).await;
+    serve::run(listener, accepting, tunnels, routes, stop).await
 }
 
 /// The wildcard addresses: IPv6's takes both families, and where IPv6 is switched off IPv4's has

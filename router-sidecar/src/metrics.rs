@@ -35,6 +35,14 @@ fn text(routes: &Routes) -> String {
         f64::from(r.health.loss_permille) / 1000.0
     });
     family(
+        "slicewire_tunnel_key_generation",
+        "Generation of the gateways' keys by which packets are sent.",
+        |r| r.generation as f64,
+    );
+    family("slicewire_tunnel_preshared_key", "Whether that has a pre-shared key.", |r| {
+        f64::from(u8::from(r.preshared))
+    });
+    family(
         "slicewire_tunnel_path_mtu_bytes",
         "Largest packet that passes; 0 while unknown.",
         |r| f64::from(r.path_mtu.unwrap_or(0)),

@@ -1,11 +1,10 @@
 //! Moves the bytes for the tunnels' probers, and answers the other gateways' probes.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use slicewire_core::gateway::Tunnels;
+use slicewire_core::gateway::{Tunnel, Tunnels};
 use slicewire_core::health::{Health, Transition};
 use slicewire_core::probe::{self, Event, Prober, Sizes};
 use tokio::net::UdpSocket;
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::TunnelsSeen;
-use crate::forwarding::Links;
+use crate::forwarding::{Devices, Links};
 use crate::socket;
 
 /// How often figures are published when no tunnel goes up or down.
@@ -25,10 +24,20 @@ const PUBLISH: Duration = Duration::from_secs(1);
 pub(crate) struct Path {
     pub(crate) health: Health,
     pub(crate) path_mtu: Option<u16>,
+    /// Since when probes come back; `None` while they do not.
+    pub(crate) up_since: Option<Instant>,
 }
 
-/// The tunnels by their peers' public keys.
-pub(crate) type Paths = BTreeMap<[u8; 32], Path>;
+/// A tunnel's device and its peer's public key: what tells tunnels of a pod apart.
+pub(crate) type Key = (String, [u8; 32]);
+
+/// The tunnels.
+pub(crate) type Paths = BTreeMap<Key, Path>;
+
+/// A tunnel's key.
+pub(crate) fn key(tunnel: &Tunnel) -> Key {
+    (tunnel.device.clone(), tunnel.public_key)
+}
 
 /// Probes the tunnels until `stop`; returns where their state is told.
 pub(crate) fn start(
@@ -43,9 +52,7 @@ pub(crate) fn start(
         epoch: Instant::now(),
         tunnels,
         links,
-        device: None,
-        v4: None,
-        v6: None,
+        sockets: BTreeMap::new(),
         probed: BTreeMap::new(),
         tell,
         publish_at: Duration::ZERO,
@@ -59,14 +66,25 @@ struct Task {
     epoch: Instant,
     tunnels: TunnelsSeen,
     links: watch::Receiver<Links>,
-    /// The device that the sockets are bound to.
-    device: Option<(u32, u16)>,
-    v4: Option<Socket>,
-    v6: Option<Socket>,
-    /// By the peer's public key.
-    probed: BTreeMap<[u8; 32], Probed>,
+    /// By the device they are bound to.
+    sockets: BTreeMap<String, Sockets>,
+    probed: BTreeMap<Key, Probed>,
     tell: watch::Sender<Paths>,
     publish_at: Duration,
+}
+
+/// The sockets of a device.
+struct Sockets {
+    /// The device's number and MTU. Sockets hold on to the device that was, not to its name.
+    device: (u32, u16),
+    v4: Option<Socket>,
+    v6: Option<Socket>,
+}
+
+impl Sockets {
+    fn both(&self) -> impl Iterator<Item = &Socket> {
+        self.v4.iter().chain(&self.v6)
+    }
 }
 
 struct Socket {
@@ -81,6 +99,7 @@ struct Probed {
     /// Where probes go.
     to: IpAddr,
     prober: Prober,
+    up_since: Option<Instant>,
 }
 
 impl Task {
@@ -90,8 +109,7 @@ impl Task {
             let wait = self.step();
             tokio::select! {
                 () = tokio::time::sleep_until(self.epoch + wait) => {}
-                () = readable(self.v4.as_ref()) => {}
-                () = readable(self.v6.as_ref()) => {}
+                () = readable(&self.sockets) => {}
                 changed = self.tunnels.changed() => if changed.is_err() { return },
                 changed = self.links.changed() => if changed.is_err() { return },
             }
@@ -105,38 +123,40 @@ impl Task {
     /// Takes over what is known about tunnels and devices.
     fn configure(&mut self) {
         let tunnels = self.tunnels.borrow_and_update().clone();
-        let device = self.links.borrow_and_update().device;
+        let devices = self.links.borrow_and_update().devices.clone();
         let Some(tunnels) = tunnels else { return };
-        if device != self.device {
-            // Sockets hold on to the device that was, not to its name.
-            (self.v4, self.v6, self.device) = (None, None, device);
-        }
+        self.sockets.retain(|name, sockets| devices.get(name) == Some(&sockets.device));
         let own = |v6: bool| tunnels.addresses.iter().copied().find(|a| a.is_ipv6() == v6);
-        let usable = |v6: bool| own(v6).filter(|_| device.is_some());
-        reopen(&mut self.v4, usable(false), self.port, &tunnels.device);
-        reopen(&mut self.v6, usable(true), self.port, &tunnels.device);
-        self.follow(&tunnels, device.map_or(0, |(_, mtu)| mtu));
+        for (name, device) in &devices {
+            let none = Sockets { device: *device, v4: None, v6: None };
+            let sockets = self.sockets.entry(name.clone()).or_insert(none);
+            reopen(&mut sockets.v4, own(false), self.port, name);
+            reopen(&mut sockets.v6, own(true), self.port, name);
+        }
+        self.follow(&tunnels, &devices);
     }
 
-    fn follow(&mut self, tunnels: &Tunnels, device_mtu: u16) {
+    fn follow(&mut self, tunnels: &Tunnels, devices: &Devices) {
         let now = self.now();
-        self.probed.retain(|key, _| tunnels.tunnels.iter().any(|t| t.public_key == *key));
+        self.probed.retain(|known, _| tunnels.tunnels.iter().any(|t| key(t) == *known));
         for tunnel in &tunnels.tunnels {
+            let device_mtu = devices.get(&tunnel.device).map_or(0, |(_, mtu)| *mtu);
             let own = |to: &&IpAddr| tunnels.addresses.iter().any(|a| a.is_ipv6() == to.is_ipv6());
             let Some(to) = tunnel.addresses.iter().find(own).copied() else {
-                self.probed.remove(&tunnel.public_key);
+                self.probed.remove(&key(tunnel));
                 continue;
             };
             let sizes = Sizes { headers: if to.is_ipv4() { 28 } else { 48 }, device_mtu };
             let fresh = || Prober::new(rand::random(), sizes, now);
-            let probed = self.probed.entry(tunnel.public_key).or_insert_with(|| Probed {
+            let probed = self.probed.entry(key(tunnel)).or_insert_with(|| Probed {
                 cluster: tunnel.cluster.clone(),
+                up_since: None,
                 peer: tunnel.addresses.clone(),
                 to,
                 prober: fresh(),
             });
             if probed.to != to {
-                (probed.to, probed.prober) = (to, fresh());
+                (probed.to, probed.prober, probed.up_since) = (to, fresh(), None);
             }
             probed.peer.clone_from(&tunnel.addresses);
             probed.cluster.clone_from(&tunnel.cluster);
@@ -150,13 +170,15 @@ impl Task {
     fn step(&mut self) -> Duration {
         let mut turned = self.receive();
         let now = self.now();
-        for probed in self.probed.values_mut() {
+        for ((device, _), probed) in &mut self.probed {
             turned |= tell(&probed.cluster, probed.prober.expire(now));
-            let socket = if probed.to.is_ipv4() { &self.v4 } else { &self.v6 };
+            let sockets = self.sockets.get(device);
+            let v4 = probed.to.is_ipv4();
+            let socket = sockets.and_then(|s| if v4 { s.v4.as_ref() } else { s.v6.as_ref() });
             let to = SocketAddr::new(probed.to, self.port);
             while let Some(payload) = probed.prober.poll(now) {
                 // Without a device the probe is as good as lost.
-                let sent = socket.as_ref().map(|s| s.udp.try_send_to(&payload, to));
+                let sent = socket.map(|s| s.udp.try_send_to(&payload, to));
                 if let Some(Err(error)) = sent
                     && error.raw_os_error() == Some(libc::EMSGSIZE)
                 {
@@ -176,11 +198,14 @@ impl Task {
         let mut turned = false;
         let mut buffer = [0; 2048];
         let now = self.epoch.elapsed();
-        for socket in self.v4.iter().chain(&self.v6) {
+        let sockets =
+            self.sockets.iter().flat_map(|(device, s)| s.both().map(move |s| (device, s)));
+        for (device, socket) in sockets {
             while let Ok((length, from)) = socket.udp.try_recv_from(&mut buffer) {
                 let payload = buffer.get(..length).unwrap_or_default();
-                let sender = |p: &&mut Probed| p.peer.contains(&from.ip());
-                let Some(probed) = self.probed.values_mut().find(sender) else { continue };
+                let mut probed = self.probed.iter_mut().filter(|((d, _), _)| d == device);
+                let sender = probed.find(|(_, p)| p.peer.contains(&from.ip()));
+                let Some((_, probed)) = sender else { continue };
                 if let Some(answer) = probe::answer(payload) {
                     // The other end asks again if this one does not get out.
                     let _ = socket.udp.try_send_to(&answer, from);
@@ -192,12 +217,17 @@ impl Task {
         turned
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        for probed in self.probed.values_mut() {
+            let up = probed.prober.health().up;
+            probed.up_since = up.then(|| probed.up_since.unwrap_or_else(Instant::now));
+        }
         let path = |probed: &Probed| Path {
             health: probed.prober.health(),
             path_mtu: probed.prober.path_mtu(),
+            up_since: probed.up_since,
         };
-        let paths: Paths = self.probed.iter().map(|(key, p)| (*key, path(p))).collect();
+        let paths: Paths = self.probed.iter().map(|(key, p)| (key.clone(), path(p))).collect();
         self.tell.send_if_modified(|last| {
             let changed = *last != paths;
             *last = paths;
@@ -223,15 +253,16 @@ fn reopen(socket: &mut Option<Socket>, address: Option<IpAddr>, port: u16, devic
     });
 }
 
-async fn readable(socket: Option<&Socket>) {
-    match socket {
-        Some(socket) => {
-            let ready: io::Result<()> = socket.udp.readable().await;
-            if let Err(error) = ready {
-                tracing::debug!(%error, "the probes' socket");
-            }
-        }
-        None => std::future::pending().await,
+/// Waits until one of the sockets has something.
+async fn readable(sockets: &BTreeMap<String, Sockets>) {
+    let all = sockets.values().flat_map(Sockets::both);
+    let waiting: Vec<_> = all.map(|socket| Box::pin(socket.udp.readable())).collect();
+    if waiting.is_empty() {
+        return std::future::pending().await;
+    }
+    let (ready, ..) = futures::future::select_all(waiting).await;
+    if let Err(error) = ready {
+        tracing::debug!(%error, "the probes' socket");
     }
 }
 

@@ -1,8 +1,9 @@
 //! RouteService: tells the nodes and the cluster's controller what can be reached.
 //!
-//! Security property: it is told to the cluster, not to the slice. Whoever connects from an
-//! address of the slice is turned away; nobody can take such an address from outside the slice
-//! and get an answer, because the pod's routes lead into the slice for it.
+//! Security property: it is told to the cluster's nodes and controller, which show certificates for
+//! clients of the cluster's own authority, and to nobody else. Whoever connects from an address of
+//! the slice is turned away before: nobody can take such an address from outside the slice and get
+//! an answer, because the pod's routes lead into the slice for it.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use anyhow::Context as _;
 use futures::{Stream, StreamExt as _};
 use slicewire_rpc::gateway::v1::route_service_server::{RouteService, RouteServiceServer};
 use slicewire_rpc::gateway::v1::{WatchRoutesRequest, WatchRoutesResponse};
+use slicewire_rpc::tls::{self, Accepting};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -41,6 +43,7 @@ pub(crate) async fn listen(port: u16) -> anyhow::Result<TcpListener> {
 /// Serves until `stop`.
 pub(crate) async fn run(
     listener: TcpListener,
+    accepting: Accepting,
     tunnels: TunnelsSeen,
     routes: RoutesSeen,
     stop: CancellationToken,
@@ -55,11 +58,11 @@ pub(crate) async fn run(
         }
         std::future::ready(inside.is_none())
     });
+    let incoming = tls::accept(incoming, accepting);
     let service = RouteServiceServer::new(Service { routes, stop: stop.clone() });
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .tcp_nodelay(true)
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stop.cancelled())
         .await

@@ -11,8 +11,8 @@ use slicewire_engine::{
     Config, Engine, EngineError, EngineHandle, Options, PeerConfig, PresharedKey, PublicKey,
 };
 use slicewire_kernel::{
-    Error as KernelError, Errors, LinkEnd, LinkKind, Network, Ns, Op, WireguardKey, WireguardPeer,
-    WireguardPeerState, WireguardUpdate,
+    Error as KernelError, Errors, LinkChange, LinkEnd, LinkKind, Network, Ns, Op, WireguardKey,
+    WireguardPeer, WireguardPeerState, WireguardUpdate,
 };
 
 /// Where programs find the TUN driver.
@@ -45,9 +45,7 @@ pub(crate) enum BackendError {
     #[error(transparent)]
     Link(#[from] Errors),
     /// The device is not WireGuard's.
-    #[error(
-        "{device} exists and is no WireGuard device; remove it or choose another name with --device"
-    )]
+    #[error("{device} exists and is no WireGuard device; remove it")]
     Taken {
         /// The device.
         device: String,
@@ -97,8 +95,9 @@ pub(crate) struct KernelDevice {
 }
 
 impl Backend {
-    /// Makes the device `name` with `mtu` bytes in namespace `ns`, or takes over the kernel's
-    /// device of that name. `ns` is this process's own.
+    /// Makes the device that `options` names in namespace `ns`, or takes over the kernel's device
+    /// of that name. `ns` is this process's own. What the kernel does without (its queue's length,
+    /// a control socket: `wg` speaks to the kernel itself) is for the engine alone.
     ///
     /// # Errors
     /// What the kernel or the engine refused.
@@ -106,9 +105,9 @@ impl Backend {
         choice: Choice,
         kernel: &dyn Network,
         ns: &Ns,
-        name: &str,
-        mtu: u16,
+        options: Options,
     ) -> Result<Self, BackendError> {
+        let name = options.interface.clone();
         let in_kernel = match choice {
             Choice::Auto => kernel.wireguard_available().await,
             Choice::Kernel => true,
@@ -119,19 +118,16 @@ impl Backend {
         match (in_kernel, found) {
             (true, None | Some(LinkKind::Wireguard)) => {
                 if found.is_none() {
-                    let end = LinkEnd::new(name).mtu(u32::from(mtu)).up();
+                    let end = LinkEnd::new(&name).mtu(u32::from(options.mtu)).up();
                     ns.sequence(vec![Op::AddWireguard { end }]).await?;
                 }
-                let (ns, name) = (ns.clone(), name.to_owned());
-                Ok(Self::Kernel(KernelDevice { ns, name, applied: None }))
+                Ok(Self::Kernel(KernelDevice { ns: ns.clone(), name, applied: None }))
             }
             (false, None) => {
-                // No control socket: nobody else in the pod has to configure the device.
-                let options = Options { mtu, control: None, ..Options::new(name) };
                 make_tun_node(Path::new(TUN_NODE));
                 Ok(Self::Embedded(Engine::start(options)?))
             }
-            (_, Some(_)) => Err(BackendError::Taken { device: name.to_owned() }),
+            (_, Some(_)) => Err(BackendError::Taken { device: name }),
         }
     }
 
@@ -145,6 +141,49 @@ impl Backend {
             Self::Embedded(engine) => Ok(engine.apply(config)?),
             Self::Kernel(device) => device.apply(config).await,
         }
+    }
+
+    /// Whether the device is still there.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub(crate) async fn is_running(&self) -> Result<bool, BackendError> {
+        match self {
+            Self::Embedded(engine) => Ok(engine.is_running()),
+            Self::Kernel(device) => {
+                let links = device.ns.links().await?;
+                Ok(links.iter().any(|link| link.name == device.name))
+            }
+        }
+    }
+
+    /// Sets the device's MTU in bytes.
+    ///
+    /// # Errors
+    /// What the kernel or the engine refused.
+    pub(crate) async fn set_mtu(&self, mtu: u16) -> Result<(), BackendError> {
+        match self {
+            Self::Embedded(engine) => Ok(engine.set_mtu(mtu)?),
+            Self::Kernel(device) => {
+                let change = LinkChange::mtu(u32::from(mtu));
+                let op = Op::SetLink { dev: device.name.clone(), change };
+                Ok(device.ns.sequence(vec![op]).await?)
+            }
+        }
+    }
+
+    /// Ends the device, the kernel's too.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) async fn remove(self) -> Result<(), BackendError> {
+        match self {
+            Self::Embedded(engine) => engine.shutdown(),
+            Self::Kernel(device) => {
+                device.ns.sequence(vec![Op::DeleteLink { dev: device.name }]).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The peers as they are.
@@ -272,7 +311,9 @@ fn update(
     });
     WireguardUpdate {
         private_key: config.private_key.as_ref().map(|key| WireguardKey(*key.expose())),
-        listen_port: Some(config.listen_port),
+        // Asked for any port, the kernel would choose another one each time.
+        listen_port: Some(config.listen_port).filter(|port| *port != 0),
+        fwmark: Some(config.fwmark),
         set_peers: set.collect(),
         remove_peers: gone.collect(),
     }

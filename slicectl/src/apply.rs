@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::manifests::kind;
-use crate::progress::{State, done, wait};
+use crate::progress::{State, done, line, wait};
 
 /// Field manager of what this program applies.
 pub(crate) const MANAGER: &str = "slicectl";
@@ -64,6 +64,34 @@ pub(crate) async fn apply(client: &Client, objects: &[DynamicObject]) -> Result<
     }
     done(&format!("{} objects applied", objects.len()), begin);
     Ok(())
+}
+
+/// Leaves out definitions of other groups than ours that somebody else has put there: they are
+/// theirs, as they are.
+///
+/// # Errors
+/// The cluster cannot be asked.
+pub(crate) async fn without_others(
+    client: &Client,
+    objects: Vec<DynamicObject>,
+) -> Result<Vec<DynamicObject>> {
+    let mut kept = Vec::new();
+    for object in objects {
+        let standard = kind(&object) == "CustomResourceDefinition"
+            && !object.name_any().ends_with(&format!(".{}", slicewire_api::GROUP));
+        if standard {
+            let there = api_of(client, &object).await?.get_opt(&object.name_any()).await?;
+            let ours = |o: &DynamicObject| {
+                o.labels().get("app.kubernetes.io/managed-by").is_some_and(|by| by == MANAGER)
+            };
+            if there.is_some_and(|there| !ours(&there)) {
+                line(&format!("{} is there already, and left as it is", spell(&object)));
+                continue;
+            }
+        }
+        kept.push(object);
+    }
+    Ok(kept)
 }
 
 async fn established(client: &Client, names: &[String]) -> Result<()> {

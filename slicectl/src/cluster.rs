@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
@@ -19,6 +20,50 @@ pub(crate) struct Cluster {
     pub(crate) authorities: Option<String>,
     /// The context's name, for messages.
     pub(crate) context: String,
+}
+
+/// Which cluster a command is about.
+#[derive(Args)]
+pub(crate) struct ClusterArguments {
+    /// Kubeconfig of the cluster; as kubectl when left out.
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig; its current one when left out.
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+}
+
+impl ClusterArguments {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub(crate) async fn connect(&self) -> Result<Cluster> {
+        connect(self.kubeconfig.as_deref(), self.context.as_deref()).await
+    }
+}
+
+/// How the hub is reached.
+#[derive(Args)]
+pub(crate) struct HubArguments {
+    /// Kubeconfig of the hub; as kubectl when left out.
+    #[arg(long, visible_alias = "hub-kubeconfig")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the hub in its kubeconfig.
+    #[arg(long, visible_alias = "hub-context")]
+    pub(crate) context: Option<String>,
+}
+
+impl HubArguments {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The hub does not answer.
+    pub(crate) async fn connect(&self) -> Result<Cluster> {
+        connect(self.kubeconfig.as_deref(), self.context.as_deref())
+            .await
+            .context("the hub cannot be reached")
+    }
 }
 
 /// Connects by kubeconfig; without one by `$KUBECONFIG` or `~/.kube/config`, as kubectl does.
@@ -66,7 +111,7 @@ fn read(path: &PathBuf) -> Result<String> {
 }
 
 /// A certificate in PEM (RFC 7468): base64 in lines of 64.
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     let body = STANDARD.encode(der);
     let lines = body.as_bytes().chunks(64).map(String::from_utf8_lossy);
     let lines: Vec<_> = lines.collect();

@@ -1,24 +1,20 @@
 //! `slicectl install hub`.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
 
+use crate::cluster::ClusterArguments;
 use crate::manifests::{Role, objects};
 use crate::progress::{done, line};
-use crate::{ImageArguments, apply, cluster, ready};
+use crate::{ImageArguments, apply, ready};
 
 /// Where to install, and which images.
 #[derive(Args)]
 pub(crate) struct HubArguments {
-    /// Kubeconfig of the cluster; as kubectl when left out.
-    #[arg(long)]
-    kubeconfig: Option<PathBuf>,
-    /// Context in the kubeconfig; its current one when left out.
-    #[arg(long)]
-    context: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     #[command(flatten)]
     images: ImageArguments,
     /// Seconds to wait until it runs.
@@ -32,13 +28,14 @@ pub(crate) struct HubArguments {
 /// The cluster refuses an object, or the hub does not come up; told with the reason.
 pub(crate) async fn hub(arguments: HubArguments) -> Result<()> {
     let begin = Instant::now();
-    let to =
-        cluster::connect(arguments.kubeconfig.as_deref(), arguments.context.as_deref()).await?;
+    let to = arguments.cluster.connect().await?;
     line(&format!("installing the hub in {} ({})", to.context, to.server));
     let objects = objects(Role::Hub, Some(&arguments.images))?;
     apply::apply(&to.client, &objects).await?;
     ready::workloads(&to.client, &objects, Duration::from_secs(arguments.timeout)).await?;
     done("hub installed", begin);
-    line("next: slicectl join --hub-kubeconfig … --kubeconfig … --project … --cluster …");
+    line(
+        "next: slicectl token create --project … --cluster … here, and slicectl join with what it prints",
+    );
     Ok(())
 }

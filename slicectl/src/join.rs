@@ -1,59 +1,42 @@
-//! `slicectl join`: a cluster becomes a member of a project.
+//! `slicectl join`: a cluster becomes a member of a project, by a string made on the hub.
 
-use std::path::PathBuf;
+use std::io::{self, Read as _};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use slicewire_api::labels::SYSTEM_NAMESPACE;
-use slicewire_api::{Cluster, Project, condition};
-use slicewire_core::name::{ClusterName, ProjectName, project_namespace};
-use slicewire_core::violation::summary;
+use slicewire_api::labels::{HUB_SECRET, SYSTEM_NAMESPACE, WORKER_ACCOUNT};
+use slicewire_core::name::{ClusterName, project_namespace};
 
-use crate::apply::{MANAGER, is_gone};
-use crate::cluster::{self, Cluster as Reached};
+use crate::apply::MANAGER;
+use crate::cluster::ClusterArguments;
+use crate::exchange::{Credential, exchange};
 use crate::manifests::{Role, kind, objects};
 use crate::progress::{State, done, line, wait};
-use crate::{ImageArguments, apply, ready};
+use crate::ticket::{Ticket, hub_client};
+use crate::{ImageArguments, apply, dns, explain, ready};
 
-/// Name of the Secret that holds the worker's credential for the hub.
-const CREDENTIAL: &str = "slicewire-hub";
-/// The account on the hub, in the cluster's own namespace, that the worker uses.
-const ACCOUNT: &str = "worker";
-/// Seconds the first token lives; the worker renews it well before.
-const FIRST_TOKEN: i64 = 24 * 3600;
-
-/// Who joins what.
+/// Who joins, and with what.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Kubeconfig of the hub; as kubectl when left out.
+    /// What 'slicectl token create' printed on the hub; '-' reads it from standard input, where no
+    /// other user of this machine sees it.
+    token: String,
+    /// The name to join under; needed where the token is for several clusters.
     #[arg(long)]
-    hub_kubeconfig: Option<PathBuf>,
-    /// Context of the hub in its kubeconfig.
+    cluster: Option<String>,
+    #[command(flatten)]
+    worker: ClusterArguments,
+    /// Leave the cluster's DNS alone: names of slices are not known to it then.
     #[arg(long)]
-    hub_context: Option<String>,
-    /// The hub's URL as the worker reaches it, where it differs from the one in the kubeconfig.
-    #[arg(long)]
-    hub_server: Option<String>,
-    /// Kubeconfig of the cluster that joins; as kubectl when left out.
-    #[arg(long)]
-    kubeconfig: Option<PathBuf>,
-    /// Context of the cluster in its kubeconfig.
-    #[arg(long)]
-    context: Option<String>,
-    /// The project to join; made where it does not exist.
-    #[arg(long)]
-    project: String,
-    /// The cluster's name in the project; registered where it is not.
-    #[arg(long)]
-    cluster: String,
+    without_dns: bool,
     #[command(flatten)]
     images: ImageArguments,
     /// Seconds to wait for each step.
@@ -61,244 +44,160 @@ pub(crate) struct Arguments {
     timeout: u64,
 }
 
-/// Registers the cluster, installs the worker, and waits until it has reported to the hub.
+/// Installs the worker, exchanges the token for the cluster's own credential, and waits until the
+/// worker has reported to the hub.
+///
+/// The token is used as late as possible: what can fail before is tried before.
 ///
 /// # Errors
 /// What a step failed with, and what to do about it.
 pub(crate) async fn join(arguments: Arguments) -> Result<()> {
     let begin = Instant::now();
     let limit = Duration::from_secs(arguments.timeout);
-    let (project, name) = names(&arguments)?;
-    let hub =
-        cluster::connect(arguments.hub_kubeconfig.as_deref(), arguments.hub_context.as_deref())
-            .await
-            .context("the hub cannot be reached")?;
-    let worker = cluster::connect(arguments.kubeconfig.as_deref(), arguments.context.as_deref())
-        .await
-        .context("the cluster that joins cannot be reached")?;
-    let server = hub_server(&arguments, &hub)?;
+    let ticket = Ticket::parse(&text(&arguments.token)?)?;
+    let name = ticket.cluster(arguments.cluster.as_deref())?;
+    let worker =
+        arguments.worker.connect().await.context("the cluster that joins cannot be reached")?;
+    let project = &ticket.project;
     line(&format!("{} ({}) joins project {project} as {name}", worker.context, worker.server));
-
-    let namespace = register(&hub.client, &project, &name, limit).await?;
-    let credential = credential(&hub, &namespace, &server).await?;
+    member_of_another(&worker.client, &ticket, &name).await?;
+    let uid = uid(&worker.client).await?;
 
     let objects = objects(Role::Worker, Some(&arguments.images))?;
+    let objects = apply::without_others(&worker.client, objects).await?;
     let workload = |o: &&DynamicObject| matches!(kind(o), "Deployment" | "DaemonSet");
     let (workloads, others): (Vec<_>, Vec<_>) = objects.iter().cloned().partition(|o| workload(&o));
     apply::apply(&worker.client, &others).await?;
-    store(&worker.client, &credential, &namespace, &project, &name).await?;
+    let credential = exchange(&ticket, &name, &uid, limit).await?;
+    store(&worker.client, &ticket, &name, &credential).await?;
+    let before = Beat::read(&ticket, &credential).await?;
     apply::apply(&worker.client, &workloads).await?;
     ready::workloads(&worker.client, &workloads, limit).await?;
-    connected(&hub.client, &project, &name, limit).await?;
+    before.next(&name, limit).await?;
+    if !arguments.without_dns {
+        dns::extend(&worker.client, limit).await?;
+    }
     done(&format!("{name} has joined {project}"), begin);
     line(&format!(
         "next: join another cluster, then apply a SliceConfig in namespace {} on the hub",
-        project_namespace(&project)
+        project_namespace(project)
     ));
     Ok(())
 }
 
-/// The names, or all of their faults at once.
-fn names(arguments: &Arguments) -> Result<(ProjectName, ClusterName)> {
-    match (ProjectName::parse(&arguments.project), ClusterName::parse(&arguments.cluster)) {
-        (Ok(project), Ok(cluster)) => Ok((project, cluster)),
-        (project, cluster) => {
-            let mut faults = Vec::new();
-            let mut add = |option: &str, found: Vec<slicewire_core::violation::Violation>| {
-                for mut fault in found {
-                    option.clone_into(&mut fault.field);
-                    faults.push(fault);
-                }
-            };
-            add("--project", project.err().unwrap_or_default());
-            add("--cluster", cluster.err().unwrap_or_default());
-            bail!("{}", summary(&faults))
-        }
+/// The string, or what standard input holds.
+fn text(argument: &str) -> Result<String> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
     }
+    // A join string has a few kilobytes; what goes on for ever is none.
+    let mut text = String::new();
+    io::stdin().take(1 << 20).read_to_string(&mut text).context("cannot read standard input")?;
+    Ok(text)
 }
 
-/// The hub's URL for the worker; one that means the machine it is read on is of no use elsewhere.
-fn hub_server(arguments: &Arguments, hub: &Reached) -> Result<String> {
-    let server = arguments.hub_server.clone().unwrap_or_else(|| hub.server.clone());
-    let Some(host) = server.strip_prefix("https://") else {
-        bail!("the hub's URL {server} does not begin with https://; say --hub-server");
+/// Which cluster this is: the uid of a namespace that is as old as the cluster.
+async fn uid(worker: &Client) -> Result<String> {
+    let namespaces: Api<Namespace> = Api::all(worker.clone());
+    let system = namespaces.get("kube-system").await;
+    let system = system.context("cannot read namespace kube-system of the cluster that joins")?;
+    system.uid().context("namespace kube-system of the cluster that joins has no uid")
+}
+
+/// Refuses a cluster that is a member of something else already, before the token is used.
+async fn member_of_another(worker: &Client, ticket: &Ticket, name: &ClusterName) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(worker.clone(), SYSTEM_NAMESPACE);
+    let found = secrets.get_opt(HUB_SECRET).await.with_context(|| {
+        format!("cannot read Secret {SYSTEM_NAMESPACE}/{HUB_SECRET} of the cluster that joins")
+    })?;
+    let Some(before) = found else { return Ok(()) };
+    let entry = |key: &str| {
+        let value = before.data.as_ref().and_then(|d| d.get(key));
+        value.map(|v| String::from_utf8_lossy(&v.0).into_owned()).unwrap_or_default()
     };
-    let local = ["localhost", "127.", "[::1]", "0.0.0.0"];
-    if arguments.hub_server.is_none() && local.iter().any(|l| host.starts_with(l)) {
-        bail!(
-            "the hub's URL {server} means this machine only; say with --hub-server how the \
-             cluster's pods reach the hub"
-        );
-    }
-    Ok(server)
+    let (project, cluster) = (entry("project"), entry("cluster"));
+    let same = project == ticket.project.as_str() && cluster == name.as_str();
+    ensure!(
+        same || cluster.is_empty(),
+        "this cluster is {cluster} of project {project} already; run 'slicectl leave' first to let \
+         it join as another"
+    );
+    Ok(())
 }
 
-/// Makes project and cluster where they are not there; the cluster's own namespace on the hub.
-async fn register(
-    hub: &Client,
-    project: &ProjectName,
-    name: &ClusterName,
-    limit: Duration,
-) -> Result<String> {
-    let projects: Api<Project> = Api::all(hub.clone());
-    create(&projects, &Project::new(project.as_str(), Default::default()))
-        .await
-        .with_context(|| format!("cannot make project {project} on the hub; is it installed?"))?;
-    wait(&format!("project {project} is there"), limit, async || {
-        let status = projects.get(project.as_str()).await?.status.unwrap_or_default();
-        Ok(match status.namespace {
-            Some(_) => State::Done,
-            None => State::Waiting("the hub controller has not made its namespace yet".to_owned()),
-        })
-    })
-    .await?;
-
-    let clusters: Api<Cluster> = Api::namespaced(hub.clone(), &project_namespace(project));
-    create(&clusters, &Cluster::new(name.as_str(), Default::default()))
-        .await
-        .with_context(|| format!("cannot register cluster {name} on the hub"))?;
-    let mut namespace = None;
-    wait(&format!("cluster {name} is registered"), limit, async || {
-        namespace = clusters.get(name.as_str()).await?.status.and_then(|s| s.namespace);
-        let Some(namespace) = &namespace else {
-            let reason = "the hub controller has not made the cluster's namespace yet";
-            return Ok(State::Waiting(reason.to_owned()));
-        };
-        let accounts: Api<ServiceAccount> = Api::namespaced(hub.clone(), namespace);
-        Ok(match accounts.get_opt(ACCOUNT).await? {
-            Some(_) => State::Done,
-            None => State::Waiting(format!("account {namespace}/{ACCOUNT} is not there yet")),
-        })
-    })
-    .await?;
-    namespace.context("the hub controller took back the cluster's namespace")
-}
-
-/// Creates an object; one that is there already is left as it is.
-async fn create<K>(api: &Api<K>, object: &K) -> kube::Result<()>
-where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
-    K::DynamicType: Default,
-{
-    let parameters =
-        PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-    match api.create(&parameters, object).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// What the worker needs to talk to the hub.
-struct Credential {
-    server: String,
-    authorities: String,
-    token: String,
-}
-
-async fn credential(hub: &Reached, namespace: &str, server: &str) -> Result<Credential> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(hub.client.clone(), namespace);
-    let request = TokenRequest {
-        spec: TokenRequestSpec { expiration_seconds: Some(FIRST_TOKEN), ..Default::default() },
-        ..Default::default()
-    };
-    let token = accounts
-        .create_token_request(ACCOUNT, &PostParams::default(), &request)
-        .await
-        .with_context(|| format!("the hub gives no token for {namespace}/{ACCOUNT}"))?
-        .status
-        .context("the hub gave an empty token")?
-        .token;
-    let authorities = match &hub.authorities {
-        Some(authorities) => authorities.clone(),
-        None => published_authorities(&hub.client, namespace).await?,
-    };
-    Ok(Credential { server: server.to_owned(), authorities, token })
-}
-
-/// The authority Kubernetes publishes in every namespace, for kubeconfigs that name none.
-async fn published_authorities(hub: &Client, namespace: &str) -> Result<String> {
-    let maps: Api<ConfigMap> = Api::namespaced(hub.clone(), namespace);
-    let map = maps.get("kube-root-ca.crt").await.context(
-        "the hub's kubeconfig names no certificate authority, and the hub publishes none",
-    )?;
-    map.data
-        .and_then(|mut data| data.remove("ca.crt"))
-        .context("the hub's ConfigMap kube-root-ca.crt has no entry ca.crt")
-}
-
+/// Writes the cluster's own credential; the token's secret is not in it.
 async fn store(
     worker: &Client,
-    credential: &Credential,
-    namespace: &str,
-    project: &ProjectName,
+    ticket: &Ticket,
     name: &ClusterName,
+    credential: &Credential,
 ) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(worker.clone(), SYSTEM_NAMESPACE);
-    if let Some(before) = secrets.get_opt(CREDENTIAL).await? {
-        let entry = |key: &str| {
-            let value = before.data.as_ref().and_then(|d| d.get(key));
-            value.map(|v| String::from_utf8_lossy(&v.0).into_owned()).unwrap_or_default()
-        };
-        let (old_project, old_name) = (entry("project"), entry("cluster"));
-        let same = old_project == project.as_str() && old_name == name.as_str();
-        if !same && !old_name.is_empty() {
-            bail!(
-                "this cluster is {old_name} of project {old_project} already; run \
-                 'slicectl uninstall worker' first to let it join as another"
-            );
-        }
-    }
     let entry = |text: &str| ByteString(text.as_bytes().to_vec());
     let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": CREDENTIAL,
+            "name": HUB_SECRET,
             "namespace": SYSTEM_NAMESPACE,
             "labels": { "app.kubernetes.io/part-of": "slicewire" },
         },
         "type": "Opaque",
         "data": {
-            "server": entry(&credential.server),
-            "ca.crt": entry(&credential.authorities),
+            "server": entry(&ticket.server),
+            "ca.crt": entry(&ticket.authorities_pem()),
             "token": entry(&credential.token),
-            "namespace": entry(namespace),
+            "namespace": entry(&credential.namespace),
             "cluster": entry(name.as_str()),
-            "project": entry(project.as_str()),
+            "project": entry(ticket.project.as_str()),
         },
     });
     let parameters = PatchParams::apply(MANAGER).force();
     secrets
-        .patch(CREDENTIAL, &parameters, &Patch::Apply(&secret))
+        .patch(HUB_SECRET, &parameters, &Patch::Apply(&secret))
         .await
-        .with_context(|| format!("cannot write Secret {SYSTEM_NAMESPACE}/{CREDENTIAL}"))?;
+        .with_context(|| format!("cannot write Secret {SYSTEM_NAMESPACE}/{HUB_SECRET}"))?;
     Ok(())
 }
 
-async fn connected(
-    hub: &Client,
-    project: &ProjectName,
-    name: &ClusterName,
-    limit: Duration,
-) -> Result<()> {
-    let clusters: Api<Cluster> = Api::namespaced(hub.clone(), &project_namespace(project));
-    wait(&format!("{name} reports to the hub"), limit, async || {
-        let found = match clusters.get(name.as_str()).await {
-            Ok(found) => found,
-            Err(error) if is_gone(&error) => bail!("cluster {name} was deleted on the hub"),
-            Err(error) => return Err(error.into()),
-        };
-        let name = found.name_any();
-        let conditions = found.status.unwrap_or_default().conditions;
-        if condition::is_true(&conditions, condition::CONNECTED) {
-            return Ok(State::Done);
+/// The worker's heartbeat on the hub, read with the worker's own credential.
+struct Beat {
+    leases: Api<Lease>,
+    server: String,
+    version: Option<String>,
+}
+
+impl Beat {
+    async fn read(ticket: &Ticket, credential: &Credential) -> Result<Self> {
+        let client = hub_client(&ticket.server, &ticket.authorities, &credential.token)?;
+        let leases = Api::namespaced(client, &credential.namespace);
+        let mut beat = Self { leases, server: ticket.server.clone(), version: None };
+        beat.version = beat.look().await?;
+        Ok(beat)
+    }
+
+    async fn look(&self) -> Result<Option<String>> {
+        match self.leases.get_opt(WORKER_ACCOUNT).await {
+            Ok(lease) => Ok(lease.and_then(|l| l.resource_version())),
+            // What was granted a moment ago may not be known everywhere yet.
+            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+                Ok(self.version.clone())
+            }
+            Err(error) => bail!("{}", explain::connection(&self.server, &error)),
         }
-        let said = conditions.iter().find(|c| c.type_ == condition::CONNECTED);
-        let said = said.map_or("it has not reported yet", |c| c.message.as_str());
-        Ok(State::Waiting(format!(
-            "{said} (kubectl logs -n {SYSTEM_NAMESPACE} deploy/slicewire-worker in {name} tells more)"
-        )))
-    })
-    .await
+    }
+
+    /// Waits for the next one.
+    async fn next(&self, name: &ClusterName, limit: Duration) -> Result<()> {
+        wait(&format!("{name} reports to the hub"), limit, async || {
+            let now = self.look().await?;
+            if now.is_some() && now != self.version {
+                return Ok(State::Done);
+            }
+            Ok(State::Waiting(format!(
+                "its controller has not reached the hub yet (kubectl logs -n {SYSTEM_NAMESPACE} deploy/slicewire-worker in {name} tells more)"
+            )))
+        })
+        .await
+    }
 }

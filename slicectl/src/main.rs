@@ -2,13 +2,25 @@
 
 mod apply;
 mod cluster;
+mod corefile;
+mod dns;
+mod exchange;
+mod explain;
 mod install;
 mod join;
+mod leave;
 mod manifests;
+mod plain;
+mod policy;
 mod progress;
+mod qos;
 mod ready;
+mod rotate_keys;
+mod services;
 mod status;
 mod table;
+mod ticket;
+mod token;
 mod uninstall;
 
 use std::process::ExitCode;
@@ -17,8 +29,8 @@ use clap::{Args, Parser, Subcommand};
 
 /// Private networks for chosen pods across Kubernetes clusters.
 ///
-/// Three commands from empty clusters to a slice: `slicectl install hub`, `slicectl join` for each
-/// cluster, `kubectl apply` of a SliceConfig on the hub.
+/// From empty clusters to a slice: `slicectl install hub`; for each cluster `slicectl token create` on
+/// the hub and `slicectl join` with what it prints; `kubectl apply` of a SliceConfig on the hub.
 #[derive(Parser)]
 #[command(name = "slicectl", version)]
 struct Cli {
@@ -31,10 +43,32 @@ enum Command {
     /// Install a part of Slicewire.
     #[command(subcommand)]
     Install(Install),
+    /// Let clusters into a project.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Make a cluster a member of a project: installs the worker and gives it its credential.
     Join(join::Arguments),
+    /// End a membership from the cluster's side: tells the hub, then removes the worker.
+    Leave(uninstall::Arguments),
+    /// End a membership from the hub's side, at once, whether the cluster answers or not.
+    Evict(leave::EvictArguments),
     /// Show slices: gateways, tunnels, pods, what is not ready and why. Exit status 2: not ready.
     Status(status::Arguments),
+    /// Show what slices are promised and what they got, per cluster and node. Exit status 2: something
+    /// promised cannot be kept.
+    Qos(qos::Arguments),
+    /// Show who may talk to whom on slices, and what a change would open or close.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Give a slice's gateways new keys, and their tunnels new pre-shared keys, without losing a packet.
+    RotateKeys(rotate_keys::Arguments),
+    /// Show the services of a worker cluster's slices: addresses, ports, who is ready.
+    Services(services::ServicesArguments),
+    /// Tell what a name means to a pod, and why: clusters, endpoints, health. Exit status 2: nothing.
+    Resolve(services::ResolveArguments),
+    /// Show whether a worker cluster's DNS asks the nodes for names of slices, and what to do where it
+    /// does not. Exit status 2: it does not.
+    Dns(dns::Arguments),
     /// Remove Slicewire without a trace; pods keep running.
     #[command(subcommand)]
     Uninstall(Uninstall),
@@ -89,8 +123,17 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Install(Install::Hub(arguments)) => install::hub(arguments).await?,
+        Command::Token(command) => return token::run(command).await,
         Command::Join(arguments) => join::join(arguments).await?,
+        Command::Leave(arguments) => leave::leave(arguments).await?,
+        Command::Evict(arguments) => leave::evict(arguments).await?,
         Command::Status(arguments) => return status::status(arguments).await,
+        Command::Qos(arguments) => return qos::qos(arguments).await,
+        Command::Policy(command) => return policy::run(command).await,
+        Command::Dns(arguments) => return dns::tell(arguments).await,
+        Command::RotateKeys(arguments) => rotate_keys::rotate_keys(arguments).await?,
+        Command::Services(arguments) => return services::services(arguments).await,
+        Command::Resolve(arguments) => return services::resolve(arguments).await,
         Command::Uninstall(Uninstall::Hub(arguments)) => uninstall::hub(arguments).await?,
         Command::Uninstall(Uninstall::Worker(arguments)) => uninstall::worker(arguments).await?,
     }

@@ -1,8 +1,11 @@
 //! `slicectl status`: what works, what does not, and why. Everything is read from the hub.
 
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -12,23 +15,20 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
-use slicewire_api::condition::{ACCEPTED, CONNECTED, READY, is_true};
+use slicewire_api::condition::{ACCEPTED, CONNECTED, KEYS_CURRENT, READY, is_true};
 use slicewire_api::{
-    AttachFailure, Cluster, Project, SliceConfig, TunnelStatus, WorkerGateway, WorkerSlice,
+    AttachFailure, Cluster, Project, SliceConfig, SliceConfigStatus, TunnelStatus, WorkerGateway,
+    WorkerSlice,
 };
 
-use crate::cluster;
-use crate::table::layout;
+use crate::cluster::HubArguments;
+use crate::plain;
 
 /// What to show, and how.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Kubeconfig of the hub; as kubectl when left out.
-    #[arg(long, visible_alias = "hub-kubeconfig")]
-    kubeconfig: Option<PathBuf>,
-    /// Context of the hub in its kubeconfig.
-    #[arg(long, visible_alias = "hub-context")]
-    context: Option<String>,
+    #[command(flatten)]
+    hub: HubArguments,
     /// Only this project.
     #[arg(long)]
     project: Option<String>,
@@ -76,6 +76,8 @@ struct SliceReport {
     name: String,
     ready: bool,
     prefixes: Vec<String>,
+    /// The gateways' keys, once they have been renewed or are being.
+    keys: Option<String>,
     faults: Vec<String>,
     clusters: Vec<SliceInCluster>,
 }
@@ -105,6 +107,8 @@ struct Gateway {
 struct TunnelReport {
     to: String,
     up: bool,
+    key_generation: Option<u64>,
+    preshared_key: bool,
     handshake_seconds: Option<i64>,
     rtt_milliseconds: Option<f64>,
     loss_percent: Option<f64>,
@@ -127,8 +131,7 @@ pub(crate) struct Found {
 /// # Errors
 /// The hub cannot be read.
 pub(crate) async fn status(arguments: Arguments) -> Result<ExitCode> {
-    let hub =
-        cluster::connect(arguments.kubeconfig.as_deref(), arguments.context.as_deref()).await?;
+    let hub = arguments.hub.connect().await?;
     let mut found = read(&hub.client).await?;
     if let Some(project) = &arguments.project {
         found.projects.retain(|p| p.name_any() == *project);
@@ -136,9 +139,10 @@ pub(crate) async fn status(arguments: Arguments) -> Result<ExitCode> {
     if let Some(slice) = &arguments.slice {
         found.configs.retain(|c| c.name_any() == *slice);
     }
+    plain::clean(&mut found);
     let report = report(&found, Timestamp::now());
     let text = match arguments.output {
-        Output::Table => render(&report),
+        Output::Table => text::render(&report),
         Output::Json => serde_json::to_string_pretty(&report)? + "\n",
     };
     io::stdout().write_all(text.as_bytes())?;
@@ -197,7 +201,7 @@ fn member(project: &str, cluster: &Cluster) -> Member {
         nodes: status.nodes,
         kubernetes: status.kubernetes_version,
         faults: if status.conditions.is_empty() {
-            vec!["NotJoined: no worker has reported; run 'slicectl join'".to_owned()]
+            vec!["NotJoined: no worker has reported; run 'slicectl token create' here and 'slicectl join' there".to_owned()]
         } else {
             unmet(&status.conditions)
         },
@@ -213,7 +217,9 @@ fn slice(project: &str, config: &SliceConfig, found: &Found, now: Timestamp) -> 
         .map(|v| format!("{}: {:?}: {} ({})", v.field, v.value, v.message, v.reason))
         .collect();
     // The violations say the same, each by itself.
-    let told = |c: &&Condition| c.type_ != ACCEPTED || status.violations.is_empty();
+    let told = |c: &&Condition| {
+        c.type_ != KEYS_CURRENT && (c.type_ != ACCEPTED || status.violations.is_empty())
+    };
     let conditions: Vec<Condition> = status.conditions.iter().filter(told).cloned().collect();
     faults.extend(unmet(&conditions));
     if status.conditions.is_empty() {
@@ -226,9 +232,24 @@ fn slice(project: &str, config: &SliceConfig, found: &Found, now: Timestamp) -> 
         name: name.clone(),
         ready: is_true(&status.conditions, READY),
         prefixes: config.spec.prefixes.clone(),
+        keys: keys(&status),
         faults,
         clusters: clusters.collect(),
     }
+}
+
+/// Which keys the gateways have, since when, and what a renewal waits for.
+fn keys(status: &SliceConfigStatus) -> Option<String> {
+    let keys = status.keys.as_ref()?;
+    let renewed = keys.renewed_at.as_deref().unwrap_or("never");
+    let preshared = keys.preshared.as_deref().unwrap_or("-");
+    let generation = keys.generation;
+    let mut text = format!("generation {generation}, renewed: {renewed}, pre-shared: {preshared}");
+    let current = status.conditions.iter().find(|c| c.type_ == KEYS_CURRENT);
+    if let Some(waits) = current.filter(|c| c.status != "True") {
+        let _ = write!(text, "; {}", waits.message);
+    }
+    Some(text)
 }
 
 fn in_cluster(
@@ -297,6 +318,8 @@ fn tunnel(status: &TunnelStatus, now: Timestamp) -> TunnelReport {
     TunnelReport {
         to: status.cluster.clone(),
         up: status.up,
+        key_generation: status.generation,
+        preshared_key: status.preshared_key,
         handshake_seconds: handshake,
         rtt_milliseconds: rtt,
         loss_percent: status.loss_permille.map(|permille| f64::from(permille) / 10.0),
@@ -319,127 +342,3 @@ fn attach_failure(failure: &AttachFailure) -> String {
     let AttachFailure { pod, node, reason, message } = failure;
     format!("pod {pod} on {node}: {reason}: {message}")
 }
-
-/// The report for people.
-fn render(report: &Report) -> String {
-    let mark = |ready: bool| if ready { "yes" } else { "no" }.to_owned();
-    let mut text = String::new();
-    if report.clusters.is_empty() {
-        text.push_str("no cluster has joined; run 'slicectl join'\n");
-    } else {
-        let rows: Vec<Vec<String>> = report
-            .clusters
-            .iter()
-            .map(|c| {
-                let nodes = c.nodes.map_or("-".to_owned(), |n| n.to_string());
-                let version = c.kubernetes.clone().unwrap_or_else(|| "-".to_owned());
-                let name = c.name.clone();
-                vec![c.project.clone(), name, mark(c.connected), mark(c.ready), nodes, version]
-            })
-            .collect();
-        let head = ["PROJECT", "CLUSTER", "CONNECTED", "READY", "NODES", "KUBERNETES"];
-        text.push_str(&layout(&head, &rows));
-    }
-    for slice in &report.slices {
-        let _ = write!(
-            text,
-            "\nslice {}/{}  {}  ready: {}\n",
-            slice.project,
-            slice.name,
-            slice.prefixes.join(" "),
-            mark(slice.ready)
-        );
-        let rows: Vec<Vec<String>> = slice.clusters.iter().flat_map(rows).collect();
-        let head = [
-            "  CLUSTER",
-            "READY",
-            "PODS",
-            "GATEWAY",
-            "TUNNEL TO",
-            "UP",
-            "HANDSHAKE",
-            "RTT",
-            "LOSS",
-            "MTU",
-        ];
-        text.push_str(&layout(&head, &rows));
-    }
-    if report.slices.is_empty() {
-        text.push_str("\nno slice is declared; apply a SliceConfig in a project's namespace\n");
-    }
-    let faults = faults(report);
-    if !faults.is_empty() {
-        text.push_str("\nnot right:\n");
-        for fault in faults {
-            let _ = writeln!(text, "  {fault}");
-        }
-    }
-    text
-}
-
-/// One row a tunnel; where there is none, one a gateway; where there is none, one.
-fn rows(part: &SliceInCluster) -> Vec<Vec<String>> {
-    let dash = || "-".to_owned();
-    let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
-    let first = vec![format!("  {}", part.cluster), yes(part.ready), part.pods.to_string()];
-    let mut rows = Vec::new();
-    for gateway in &part.gateways {
-        let place = gateway.node.as_deref().unwrap_or("nowhere");
-        let state = if gateway.ready { "" } else { " (not ready)" };
-        let gateway_cell = format!("{} on {place}{state}", gateway.lane);
-        for tunnel in &gateway.tunnels {
-            let up = match (&tunnel.reason, tunnel.up) {
-                (_, true) => yes(true),
-                (Some(reason), false) => format!("no: {reason}"),
-                (None, false) => yes(false),
-            };
-            rows.push(vec![
-                gateway_cell.clone(),
-                tunnel.to.clone(),
-                up,
-                tunnel.handshake_seconds.map_or_else(dash, age),
-                tunnel.rtt_milliseconds.map_or_else(dash, |rtt| format!("{rtt:.2} ms")),
-                tunnel.loss_percent.map_or_else(dash, |loss| format!("{loss:.1} %")),
-                tunnel.path_mtu.map_or_else(dash, |mtu| mtu.to_string()),
-            ]);
-        }
-        if gateway.tunnels.is_empty() {
-            rows.push(vec![gateway_cell, dash()]);
-        }
-    }
-    if rows.is_empty() {
-        rows.push(vec![dash()]);
-    }
-    let blank = vec![String::new(); 3];
-    let lead = std::iter::once(first).chain(std::iter::repeat(blank));
-    lead.zip(rows).map(|(lead, rest)| [lead, rest].concat()).collect()
-}
-
-/// Seconds for people. Handshake times are reported to the minute.
-fn age(seconds: i64) -> String {
-    match seconds {
-        ..60 => "< 1 min".to_owned(),
-        60..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    }
-}
-
-/// All faults, each once, with where it is.
-fn faults(report: &Report) -> Vec<String> {
-    let of_clusters = report
-        .clusters
-        .iter()
-        .flat_map(|c| c.faults.iter().map(move |f| format!("cluster {}: {f}", c.name)));
-    let of_slices = report.slices.iter().flat_map(|s| {
-        let own = s.faults.iter().map(move |f| format!("slice {}: {f}", s.name));
-        let parts = s.clusters.iter().flat_map(move |c| {
-            c.faults.iter().map(move |f| format!("slice {} in {}: {f}", s.name, c.cluster))
-        });
-        own.chain(parts)
-    });
-    of_clusters.chain(of_slices).collect()
-}
-
-#[cfg(test)]
-#[path = "status_tests.rs"]
-mod tests;

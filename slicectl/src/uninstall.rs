@@ -2,7 +2,6 @@
 //!
 //! Each step leaves the cluster in a state from which the next run goes on.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,15 +12,17 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::discovery::ApiResource;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use slicewire_api::labels::{HUB_MANAGER, MANAGED_BY, PROJECT, SYSTEM_NAMESPACE};
+use slicewire_api::labels::{HUB_MANAGER, HUB_SECRET, MANAGED_BY, PROJECT, SYSTEM_NAMESPACE};
 use slicewire_api::{
-    Cluster, Project, Slice, SliceConfig, SliceGateway, SliceNode, WorkerGateway, WorkerSlice,
+    Cluster, JoinRequest, JoinToken, Project, Slice, SliceConfig, SliceGateway, SliceNode,
+    WorkerGateway, WorkerSlice,
 };
 
-use crate::apply::{delete, delete_all, is_gone, release_all};
+use crate::apply::{delete, delete_all, is_gone, release_all, without_others};
+use crate::cluster::ClusterArguments;
 use crate::manifests::{Role, objects};
 use crate::progress::{State, done, line, wait};
-use crate::{cluster, ready};
+use crate::{dns, ready};
 
 /// The DaemonSet of the daemon on every node.
 const DAEMON: &str = "slicewire-netop-daemon";
@@ -29,15 +30,11 @@ const DAEMON: &str = "slicewire-netop-daemon";
 /// From where to remove it.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Kubeconfig of the cluster; as kubectl when left out.
-    #[arg(long)]
-    kubeconfig: Option<PathBuf>,
-    /// Context in the kubeconfig; its current one when left out.
-    #[arg(long)]
-    context: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
     /// Seconds to wait for our components to clean up before doing it without them.
     #[arg(long, default_value_t = 60)]
-    timeout: u64,
+    pub(crate) timeout: u64,
 }
 
 fn resource<K: Resource<DynamicType = ()>>() -> ApiResource {
@@ -51,14 +48,13 @@ fn resource<K: Resource<DynamicType = ()>>() -> ApiResource {
 pub(crate) async fn worker(arguments: Arguments) -> Result<()> {
     let begin = Instant::now();
     let limit = Duration::from_secs(arguments.timeout);
-    let from =
-        cluster::connect(arguments.kubeconfig.as_deref(), arguments.context.as_deref()).await?;
+    let from = arguments.cluster.connect().await?;
     let client = &from.client;
     line(&format!("removing the worker from {} ({})", from.context, from.server));
 
     // Without its credential the worker makes no slice anew; its finalizers go on working.
     let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    match secrets.delete("slicewire-hub", &DeleteParams::default()).await {
+    match secrets.delete(HUB_SECRET, &DeleteParams::default()).await {
         Ok(_) => {}
         Err(error) if is_gone(&error) => {}
         Err(error) => return Err(error).context("cannot delete the credential for the hub"),
@@ -66,15 +62,15 @@ pub(crate) async fn worker(arguments: Arguments) -> Result<()> {
     for kind in [resource::<Slice>(), resource::<SliceGateway>(), resource::<SliceNode>()] {
         delete_all(client, &kind, limit).await?;
     }
+    dns::restore(client, limit).await?;
     clean_nodes(client, limit).await?;
     for kind in [resource::<Slice>(), resource::<SliceGateway>(), resource::<SliceNode>()] {
         release_all(client, &kind).await?;
     }
-    delete(client, &objects(Role::Worker, None)?, limit * 2).await?;
+    let objects = without_others(client, objects(Role::Worker, None)?).await?;
+    delete(client, &objects, limit * 2).await?;
     done("worker removed; pods keep running, without their slice NICs", begin);
-    line(
-        "its Cluster object on the hub is left; delete it there when the cluster will not come back",
-    );
+    line("if the hub still lists the cluster and it will not come back: slicectl evict, there");
     Ok(())
 }
 
@@ -106,14 +102,18 @@ async fn clean_nodes(client: &Client, limit: Duration) -> Result<()> {
 pub(crate) async fn hub(arguments: Arguments) -> Result<()> {
     let begin = Instant::now();
     let limit = Duration::from_secs(arguments.timeout);
-    let from =
-        cluster::connect(arguments.kubeconfig.as_deref(), arguments.context.as_deref()).await?;
+    let from = arguments.cluster.connect().await?;
     let client = &from.client;
     line(&format!("removing the hub from {} ({})", from.context, from.server));
 
     let slices =
         [resource::<SliceConfig>(), resource::<WorkerSlice>(), resource::<WorkerGateway>()];
-    let places = [resource::<Cluster>(), resource::<Project>()];
+    let places = [
+        resource::<JoinToken>(),
+        resource::<JoinRequest>(),
+        resource::<Cluster>(),
+        resource::<Project>(),
+    ];
     let held = delete_all(client, &slices[0], limit).await?;
     if !held.is_empty() {
         line(

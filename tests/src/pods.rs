@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::world::World;
 
@@ -73,15 +73,31 @@ impl World {
         pod: &str,
         slice: &str,
     ) -> Result<Vec<IpAddr>> {
-        let object = self.get(cluster, &format!("-n {ns} pod {pod}"))?;
-        let status = &object["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"];
-        let list: serde_json::Value =
-            serde_json::from_str(status.as_str().context("no network-status annotation")?)?;
-        let name = format!("slicewire.dev/{slice}");
-        let entry = list.as_array().into_iter().flatten().find(|e| e["name"] == name.as_str());
-        let Some(entry) = entry else { bail!("no NIC on {slice} in {list}") };
-        let ips = entry["ips"].as_array().context("no addresses")?;
-        ips.iter().map(|ip| Ok(ip.as_str().context("not text")?.parse()?)).collect()
+        on_slice(&self.get(cluster, &format!("-n {ns} pod {pod}"))?, slice)
+    }
+
+    /// All addresses of many pods of a namespace, once each has them.
+    ///
+    /// # Errors
+    /// One has none within a minute.
+    pub fn addresses_of_all(
+        &self,
+        cluster: &str,
+        ns: &str,
+        pods: &[String],
+        slice: &str,
+    ) -> Result<Vec<IpAddr>> {
+        World::wait(&format!("{} pods get their NICs on {slice}", pods.len()), 60, || {
+            let there = self.get(cluster, &format!("-n {ns} pods"))?;
+            let there: Vec<_> = there["items"].as_array().into_iter().flatten().collect();
+            let of_one = |pod: &String| {
+                let of_name = |o: &&&serde_json::Value| o["metadata"]["name"] == pod.as_str();
+                let object = there.iter().find(of_name).with_context(|| format!("no pod {pod}"))?;
+                on_slice(object, slice).with_context(|| pod.clone())
+            };
+            let all: Result<Vec<Vec<IpAddr>>> = pods.iter().map(of_one).collect();
+            Ok(all?.concat())
+        })
     }
 
     /// Pings from a pod until an answer comes; then once more, with no loss allowed.
@@ -93,7 +109,8 @@ impl World {
         World::wait(&format!("{cluster}/{ns}/{pod} reaches {to}"), seconds, || {
             self.sh(cluster, ns, pod, &format!("ping -c 1 -W 1 {to}"))
         })?;
-        self.sh(cluster, ns, pod, &format!("ping -c 3 -i 0.2 -W 2 {to}"))?;
+        let said = self.sh(cluster, ns, pod, &format!("ping -c 3 -i 0.2 -W 2 {to}"))?;
+        ensure!(said.contains(" 0% packet loss"), "{cluster}/{ns}/{pod} to {to}: {said}");
         Ok(())
     }
 
@@ -102,4 +119,16 @@ impl World {
         let (cluster, ns, pod) = from;
         self.sh(cluster, ns, pod, &format!("ping -c 2 -i 0.3 -W 1 {to}")).is_ok()
     }
+}
+
+/// The addresses on a slice that a pod's annotation tells.
+fn on_slice(pod: &serde_json::Value, slice: &str) -> Result<Vec<IpAddr>> {
+    let status = &pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"];
+    let list: serde_json::Value =
+        serde_json::from_str(status.as_str().context("no network-status annotation")?)?;
+    let name = format!("slicewire.dev/{slice}");
+    let entry = list.as_array().into_iter().flatten().find(|e| e["name"] == name.as_str());
+    let Some(entry) = entry else { bail!("no NIC on {slice} in {list}") };
+    let ips = entry["ips"].as_array().context("no addresses")?;
+    ips.iter().map(|ip| Ok(ip.as_str().context("not text")?.parse()?)).collect()
 }

@@ -20,7 +20,7 @@ pub struct Story {
 pub fn run(world: &mut World, stories: &[Story], chosen: &[String]) -> ExitCode {
     let wanted =
         |s: &&Story| chosen.is_empty() || chosen.iter().any(|c| s.name.contains(c.as_str()));
-    let (mut passed, mut failed) = (0u32, 0u32);
+    let (mut passed, mut failed) = (0u32, Vec::new());
     for story in stories.iter().filter(wanted) {
         say(&format!("story {} ...", story.name));
         let begun = Instant::now();
@@ -32,14 +32,24 @@ pub fn run(world: &mut World, stories: &[Story], chosen: &[String]) -> ExitCode 
                 say(&format!("story {} ok ({seconds:.1} s): {seen}", story.name));
             }
             Err(error) => {
-                failed += 1;
                 say(&format!("story {} FAILED ({seconds:.1} s): {error:?}", story.name));
                 say(&world.diagnosis());
+                failed.push(format!("{} FAILED: {}", story.name, brief(&error)));
+                world.tidy();
             }
         }
     }
-    say(&format!("{passed} passed, {failed} failed"));
-    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    for line in &failed {
+        say(line);
+    }
+    say(&format!("{passed} passed, {} failed", failed.len()));
+    if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// An error on one line, for the list at the end: its causes, each cut short.
+fn brief(error: &anyhow::Error) -> String {
+    let cut = |cause: String| cause.replace('\n', " ").chars().take(400).collect::<String>();
+    error.chain().map(|cause| cut(cause.to_string())).collect::<Vec<_>>().join(": ")
 }
 
 /// Prints a line at once; without standard output there is nobody to tell.

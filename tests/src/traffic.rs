@@ -14,6 +14,8 @@ pub const RATE: u32 = 100;
 pub struct Traffic {
     ping: Child,
     stream: Child,
+    /// The pod that sends.
+    from: (String, String, String),
     sent: u32,
 }
 
@@ -45,7 +47,8 @@ impl World {
         let sent = seconds * RATE;
         let ping = start(&format!("ping -q -i 0.01 -c {sent} -W 2 {to}"))?;
         let stream = start(&format!("iperf3 -c {to} -t {seconds} -b 20M -i 0"))?;
-        Ok(Traffic { ping, stream, sent })
+        let from = (cluster.to_owned(), ns.to_owned(), pod.to_owned());
+        Ok(Traffic { ping, stream, from, sent })
     }
 }
 
@@ -55,6 +58,27 @@ impl Traffic {
     /// # Errors
     /// The TCP stream broke, or what ping printed cannot be read.
     pub fn lost(self) -> Result<u32> {
+        let sent = self.sent;
+        let (_, received) = self.outcome("")?;
+        Ok(sent.saturating_sub(received))
+    }
+
+    /// Ends it before its time; how many of the pings were lost until then.
+    ///
+    /// # Errors
+    /// The TCP stream broke before, or what ping printed cannot be read.
+    pub fn end(self, world: &World) -> Result<u32> {
+        let (cluster, ns, pod) = &self.from;
+        let line = "for p in $(pidof ping iperf3); do \
+                    if ! grep -q -- -D /proc/$p/cmdline; then kill -INT $p; fi; done";
+        world.sh(cluster, ns, pod, line)?;
+        let (sent, received) = self.outcome("the client has terminated")?;
+        // The last one may still have been on its way.
+        Ok(sent.saturating_sub(received).saturating_sub(1))
+    }
+
+    /// How many pings were sent and answered. The stream has succeeded, or ended with those words.
+    fn outcome(self, ended: &str) -> Result<(u32, u32)> {
         let ping = self.ping.wait_with_output()?;
         let stream = self.stream.wait_with_output()?;
         let said = String::from_utf8_lossy(&ping.stdout).into_owned();
@@ -63,13 +87,14 @@ impl Traffic {
             format!("ping ended early: {said}{}", String::from_utf8_lossy(&ping.stderr))
         })?;
         let number = |word: usize| summary.split(' ').nth(word).and_then(|w| w.parse::<u32>().ok());
-        let received = number(3).context("ping's summary cannot be read")?;
+        let both = number(0).zip(number(3)).context("ping's summary cannot be read")?;
+        let told = String::from_utf8_lossy(&stream.stderr).into_owned();
         ensure!(
-            stream.status.success(),
+            stream.status.success() || (!ended.is_empty() && told.contains(ended)),
             "the TCP stream broke: {}{}",
             String::from_utf8_lossy(&stream.stdout),
-            String::from_utf8_lossy(&stream.stderr)
+            told
         );
-        Ok(self.sent.saturating_sub(received))
+        Ok(both)
     }
 }

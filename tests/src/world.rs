@@ -24,7 +24,13 @@ const IMAGES: [&str; 5] =
 pub struct World {
     /// The clusters.
     pub testbed: Testbed,
-    root: PathBuf,
+    slicectl: PathBuf,
+}
+
+/// What `make` built: `SLICEWIRE_BUILT` holds the programs (`target/release` when it is not set),
+/// `SLICEWIRE_IMAGES` the archives (`target/images`).
+fn built(root: &Path, variable: &str, usual: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| root.join(usual), PathBuf::from)
 }
 
 impl World {
@@ -37,12 +43,14 @@ impl World {
         let clusters = vec![nodes("hub", 1), nodes("east", 2), nodes("west", 2)];
         let progress = Progress::new();
         let testbed = Testbed::up(&Spec { name: name(), clusters }, &progress)?;
+        let images = built(root, "SLICEWIRE_IMAGES", "target/images");
         for image in IMAGES {
-            let archive = root.join(format!("target/images/{image}.tar"));
+            let archive = images.join(format!("{image}.tar"));
             ensure!(archive.is_file(), "{} is missing: run `make images`", archive.display());
             testbed.load(&archive, &[])?;
         }
-        Ok(Self { testbed, root: root.to_owned() })
+        let slicectl = built(root, "SLICEWIRE_BUILT", "target/release").join("slicectl");
+        Ok(Self { testbed, slicectl })
     }
 
     /// Takes everything down.
@@ -58,14 +66,34 @@ impl World {
     /// # Errors
     /// It ends with another status than 0; the text holds all it said.
     pub fn slicectl(&self, args: &[&str]) -> Result<String> {
-        let output = Command::new(self.root.join("target/release/slicectl"))
+        let output = Command::new(&self.slicectl)
             .args(args)
             .output()
-            .context("cannot run target/release/slicectl; build it first")?;
+            .with_context(|| format!("cannot run {}; build it first", self.slicectl.display()))?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let complained = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "slicectl {args:?}: {said}\n{complained}");
         Ok(said)
+    }
+
+    /// All that `slicectl` says, whatever it ends with.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn slicectl_said(&self, args: &[&str]) -> Result<String> {
+        let output = Command::new(&self.slicectl).args(args).output().context("slicectl")?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// What `slicectl` ends with, and all that it says.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn slicectl_ended(&self, args: &[&str]) -> Result<(Option<i32>, String)> {
+        let output = Command::new(&self.slicectl).args(args).output().context("slicectl")?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
     }
 
     /// A cluster's kubeconfig as an argument.
@@ -73,7 +101,7 @@ impl World {
         self.testbed.kubeconfig(cluster).display().to_string()
     }
 
-    /// Installs the hub and joins both workers, as a user would.
+    /// Installs the hub and lets both workers join by token, as a user would.
     ///
     /// # Errors
     /// `slicectl` fails.
@@ -82,12 +110,30 @@ impl World {
         let never = ["--image-pull-policy", "Never"];
         self.slicectl(&[&["install", "hub", "--kubeconfig", &hub][..], &never].concat())?;
         for cluster in WORKERS {
-            let worker = self.kubeconfig(cluster);
-            let join = ["join", "--hub-kubeconfig", &hub, "--kubeconfig", &worker];
-            let name = ["--project", PROJECT, "--cluster", cluster];
-            self.slicectl(&[&join[..], &name, &never].concat())?;
+            let token = self.token(&["--cluster", cluster])?;
+            self.join(cluster, &token, &[])?;
         }
         Ok(())
+    }
+
+    /// Makes a token on the hub; the string to join with.
+    ///
+    /// # Errors
+    /// `slicectl` fails.
+    pub fn token(&self, options: &[&str]) -> Result<String> {
+        let hub = self.kubeconfig("hub");
+        let create = ["token", "create", "--kubeconfig", &hub, "--project", PROJECT];
+        Ok(self.slicectl(&[&create[..], options].concat())?.trim().to_owned())
+    }
+
+    /// Lets a cluster join with what a token's string says and nothing else of the hub's.
+    ///
+    /// # Errors
+    /// It is not let in; the text holds all that was said.
+    pub fn join(&self, cluster: &str, token: &str, options: &[&str]) -> Result<()> {
+        let worker = self.kubeconfig(cluster);
+        let join = ["join", token, "--kubeconfig", &worker, "--image-pull-policy", "Never"];
+        self.slicectl(&[&join[..], options].concat()).map(drop)
     }
 
     /// `kubectl` on a cluster, words split at spaces.
@@ -155,7 +201,7 @@ impl World {
     /// # Errors
     /// There is no such machine, or something of it is left running.
     pub fn power_off(&self, machine: &str) -> Result<()> {
-        slicewire_testbed::power::off(&self.testbed, self.testbed.machine(machine)?)
+        self.testbed.power_off(machine)
     }
 
     /// Switches a machine on again, its disk as it was.
@@ -163,7 +209,7 @@ impl World {
     /// # Errors
     /// It does not start.
     pub fn power_on(&self, machine: &str) -> Result<()> {
-        slicewire_testbed::power::on(&self.testbed, self.testbed.machine(machine)?)
+        self.testbed.power_on(machine)
     }
 
     /// Polls until `f` gives something.
@@ -184,20 +230,48 @@ impl World {
     }
 
     /// What a node's kernel holds that a slice might change, without counters and what changes by
-    /// itself.
+    /// itself. kube-proxy's tables are left out: it removes a deleted Service's chains when it next
+    /// has something to do.
     ///
     /// # Errors
     /// The node cannot be entered.
     pub fn kernel(&self, node: &str) -> Result<Vec<String>> {
         let script = "ls /run/netns 2>/dev/null; ip -o link | sed -e 's/^[0-9]*: //' -e 's/qlen.*//'; \
              ip route show table all; ip -6 route show table all; ip rule; ip -6 rule; \
-             bridge fdb; nft list ruleset";
+             bridge fdb; \
+             nft list tables | grep -v kube-proxy | while read -r t; do nft list $t; done";
         let said = self.testbed.exec_checked(node, &["sh", "-c", script])?;
         let volatile = |l: &&str| !l.contains("expires") && !l.starts_with("cni-");
         let mut lines: Vec<String> = said.lines().filter(volatile).map(str::to_owned).collect();
         lines.retain(|l| !l.contains("veth"));
         lines.sort();
         Ok(lines)
+    }
+
+    /// Takes away what a story that failed may have left, so that the next one is not its victim:
+    /// slices other than blue, namespaces other than shop, pods that only one story has, policies, and
+    /// what blue's settings were changed to.
+    pub fn tidy(&self) {
+        let slices = self.k("hub", &format!("-n {PROJECT_NS} get sliceconfigs -o name"));
+        for slice in slices.unwrap_or_default().lines().filter(|s| !s.ends_with("/blue")) {
+            let _ = self.k("hub", &format!("-n {PROJECT_NS} delete {slice} --timeout=60s"));
+        }
+        let _ = self.k("hub", &format!("-n {PROJECT_NS} delete slicepolicies --all --wait=false"));
+        let usual = r#"{"spec":{"policy":null,"namespaceIsolationProfile":null}}"#;
+        let blue = ["-n", PROJECT_NS, "patch", "sliceconfig", "blue", "--type=merge", "-p", usual];
+        let _ = self.testbed.kubectl("hub", &blue);
+        for cluster in WORKERS {
+            let _ =
+                self.k(cluster, "-n shop delete networkpolicies theirs friends --ignore-not-found");
+            let all = self.k(cluster, "get namespaces -o name").unwrap_or_default();
+            let names = all.lines().filter_map(|line| line.strip_prefix("namespace/"));
+            let kept = |n: &str| n == "default" || n == "shop" || n.starts_with("kube-");
+            for name in names.filter(|n| !kept(n) && !n.starts_with("slicewire-")) {
+                let _ = self.k(cluster, &format!("delete namespace {name} --timeout=60s"));
+            }
+            let gone = ["-n", "shop", "delete", "pod", "--now", "-l", "app,app notin (web,far)"];
+            let _ = self.testbed.kubectl(cluster, &gone);
+        }
     }
 
     /// What a person would look at first when a story failed.

@@ -2,9 +2,18 @@
 //!
 //! `KEEP=1` leaves the clusters running afterwards; they are used again by the next run.
 
+mod certificates;
 mod faults;
+mod hostile;
+mod keys;
 mod life;
+mod membership;
+mod permissions;
+mod policy;
+mod portal;
+mod quality;
 mod refusals;
+mod services;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,15 +25,41 @@ const STORIES: &[Story] = &[
     Story { name: "join", tell: life::join },
     Story { name: "running-pods", tell: life::running_pods },
     Story { name: "outsider", tell: life::outsider },
+    Story { name: "quality", tell: quality::quality },
+    Story { name: "keys", tell: keys::keys },
     Story { name: "restricted", tell: life::restricted },
     Story { name: "families", tell: life::families },
     Story { name: "same-prefix-two-slices", tell: life::same_prefix },
     Story { name: "two-slices-one-pod", tell: life::two_slices },
     Story { name: "injector-down", tell: life::injector_down },
     Story { name: "refusals", tell: refusals::bad_input },
-    Story { name: "credential", tell: refusals::credential },
+    Story { name: "policy-refusals", tell: policy::refusals },
+    Story { name: "policy", tell: policy::policy },
+    Story { name: "services", tell: services::services },
+    Story { name: "export-refusals", tell: services::export_refusals },
+    Story { name: "policy-preview", tell: policy::preview },
+    Story { name: "policy-standard", tell: policy::standard },
+    Story { name: "policy-isolation", tell: policy::isolation },
+    Story { name: "policy-spoofing", tell: policy::spoofing },
+    Story { name: "policy-first-packet", tell: policy::first_packet },
+    Story { name: "permissions", tell: permissions::permissions },
+    Story { name: "api-rights", tell: portal::rights },
+    Story { name: "api-calls", tell: portal::calls },
+    Story { name: "api-watch", tell: portal::watch },
+    Story { name: "api-services", tell: portal::services },
+    Story { name: "api-web", tell: portal::web },
+    Story { name: "api-clients", tell: portal::clients },
+    Story { name: "tokens", tell: membership::tokens },
+    Story { name: "join-again", tell: membership::join_again },
+    Story { name: "hostile-member", tell: hostile::hostile_member },
+    Story { name: "hostile-token", tell: hostile::hostile_token },
+    Story { name: "evict", tell: membership::evict },
+    Story { name: "leave", tell: membership::leave },
     Story { name: "restarts", tell: faults::restarts },
+    Story { name: "certificates", tell: certificates::certificates },
     Story { name: "gateway-deleted", tell: faults::gateway_deleted },
+    Story { name: "runtime-restarted", tell: faults::runtime_restarted },
+    Story { name: "without-hook", tell: faults::without_hook },
     Story { name: "power", tell: faults::power },
     Story { name: "churn", tell: life::churn },
     Story { name: "label-removed", tell: life::label_removed },

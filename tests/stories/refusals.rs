@@ -1,6 +1,6 @@
 //! What is refused, and how it is told.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use slicewire_tests::world::{PROJECT_NS, World};
 
 pub(crate) fn bad_input(world: &mut World) -> Result<String> {
@@ -46,42 +46,4 @@ fn config(name: &str, prefixes: &str, clusters: &[&str]) -> String {
         "spec": {{"prefixes": [{prefixes}], "clusters": [{}]}}}}"#,
         clusters.join(", ")
     )
-}
-
-/// What east's credential opens on the hub, asked with that credential.
-pub(crate) fn credential(world: &mut World) -> Result<String> {
-    let template = "go-template={{.data.token|base64decode}}";
-    let token =
-        world.k("east", &format!("-n slicewire-system get secret slicewire-hub -o {template}"))?;
-    let server =
-        world.k("hub", "config view --minify -o jsonpath={.clusters[0].cluster.server}")?;
-    let may = |words: &str| -> Result<bool> {
-        let mut command = std::process::Command::new(world.testbed.tools.program("kubectl"));
-        command.args(["--kubeconfig", "/dev/null", "--insecure-skip-tls-verify"]);
-        command.args(["--server", server.trim(), "--token", token.trim()]);
-        let said = command.args(words.split_whitespace()).output().context("kubectl")?;
-        Ok(said.status.success())
-    };
-    let own = "slicewire-demo--east";
-    ensure!(may(&format!("-n {own} get workerslices"))?, "it cannot read its own namespace");
-    let refused = [
-        "get workerslices -A".to_owned(),
-        "get projects".to_owned(),
-        "get namespaces".to_owned(),
-        "get secrets -A".to_owned(),
-        format!("-n {PROJECT_NS} get sliceconfigs"),
-        format!("-n {PROJECT_NS} get clusters"),
-        "-n slicewire-demo--west get workerslices".to_owned(),
-        "-n slicewire-demo--west get workergateways".to_owned(),
-        "-n slicewire-demo--west get clusters".to_owned(),
-        "-n slicewire-demo--west create token worker".to_owned(),
-        format!("-n {own} get secrets"),
-        format!("-n {own} delete workerslice blue"),
-        format!("-n {own} patch workerslice blue --type=merge -p {{\"spec\":{{\"mtu\":1300}}}}"),
-        format!("-n {own} create serviceaccount intruder"),
-    ];
-    for words in &refused {
-        ensure!(!may(words)?, "a worker's credential may: kubectl {words}");
-    }
-    Ok(format!("its own namespace opens; {} other requests are refused", refused.len()))
 }

@@ -1,4 +1,4 @@
-//! The webhook that refuses a faulty SliceConfig when it is written, with every fault at once.
+//! The webhook that refuses a faulty SliceConfig or SlicePolicy when it is written, with every fault at once.
 //!
 //! What CEL can see in one object, the CRD refuses; this refuses what takes the project's clusters
 //! and the running slice to see. It answers from caches. When it cannot be reached the object is
@@ -20,23 +20,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::Hub;
 use crate::options::{HubOptions, Identity};
-use serve::Serving;
+pub(super) use serve::Serving;
 
 /// How often the certificate, and whether it is trusted, is looked at.
 const CHECK: Duration = Duration::from_secs(60);
 /// The same while there is no configuration yet that could trust it: charts make it last.
 const CHECK_SOON: Duration = Duration::from_secs(2);
 
-/// Starts the webhook and what keeps its certificate.
+/// Starts the webhook and what keeps its certificate, `certificate`.
 pub(super) fn start(
     hub: &Hub,
+    certificate: Arc<Serving>,
     client: Client,
     options: &HubOptions,
     identity: &Identity,
     health: &Health,
     stop: &CancellationToken,
 ) -> JoinHandle<anyhow::Result<()>> {
-    let certificate = Arc::new(Serving::default());
     let ready = health.wait_for("webhook certificate");
     let place = store::Place::new(client, options, identity);
     let (kept, ended) = (certificate.clone(), stop.clone());

@@ -1,12 +1,14 @@
 //! Cluster → its own namespace on the hub, the worker's rights there, and what the worker reports.
 //!
-//! Security: a worker's credential is a ServiceAccount token of its own namespace. Its Role lets it
-//! read what it is told and write the *status* of its objects, nothing else: it can change neither
-//! its own plan nor anything of another cluster's.
+//! Security: a worker's credential is a ServiceAccount token of its own namespace; what it may do
+//! there is in [`super::rights`]. What it reports is taken as a stranger's words
+//! ([`slicewire_core::member`]). A Cluster that is given up is cut off at once: its credential dies
+//! first, and no finalizer and no slice holds it.
 
 mod apply;
+mod deviations;
 mod observe;
-mod plan;
+pub(super) mod plan;
 mod report;
 mod validate;
 

@@ -5,10 +5,13 @@
 //! So two rounds can never give the same addresses to two clusters, and no cluster can claim any.
 
 mod apply;
-mod desired;
-mod gateways;
-mod observe;
+pub(super) mod desired;
+pub(super) mod exchange;
+pub(super) mod gateways;
+mod keys;
+pub(super) mod observe;
 mod plan;
+pub(super) mod qos;
 mod report;
 mod status;
 #[cfg(test)]
@@ -35,9 +38,13 @@ pub(super) async fn reconcile(hub: &Hub, key: &Key) -> Next {
         observed = now_held;
         validated = validate::validate(&observed);
     }
-    let plan = plan::plan(&observed, &validated);
-    let outcome = apply::apply(hub, plan.steps.clone()).await;
     let now = Timestamp::now();
+    let plan = plan::plan(&observed, &validated, now);
+    let outcome = apply::apply(hub, plan.steps.clone()).await;
+    if outcome.is_ok() {
+        hub.events.publish(&*observed.config, keys::notices(&observed, &plan.keys));
+    }
     let reported = report::report(hub, key, &validated, &plan, &outcome, now).await;
-    next(&outcome, next(&reported, Next::Wait))
+    let later = keys::wake(&observed, &plan.keys, now).map_or(Next::Wait, Next::After);
+    next(&outcome, next(&reported, later))
 }

@@ -1,7 +1,7 @@
 //! Objects as a watch saw them last, and as we wrote them since.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
@@ -14,10 +14,18 @@ pub(crate) type Key = (String, String);
 /// deletion does not bring it back.
 const TOMBSTONES: usize = 256;
 
+/// What the watch says of an object: where it is, its version (of a deletion that of the deletion, 0
+/// where it is not known), and its new form, if it is still there.
+pub(crate) type Seen<K> = (Key, u64, Option<Arc<K>>);
+
+/// Is called with what the watch says, and whether it is a whole list.
+type Listener<K> = Box<dyn Fn(Vec<Seen<K>>, bool) + Send + Sync>;
+
 /// Objects of one kind. Clones share the same objects.
 pub(crate) struct Cache<K> {
     state: Arc<RwLock<State<K>>>,
     synced: watch::Sender<bool>,
+    listener: Arc<OnceLock<Listener<K>>>,
 }
 
 struct State<K> {
@@ -29,14 +37,22 @@ struct State<K> {
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), synced: self.synced.clone() }
+        Self {
+            state: self.state.clone(),
+            synced: self.synced.clone(),
+            listener: self.listener.clone(),
+        }
     }
 }
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
         let state = State { objects: BTreeMap::new(), listed: None, gone: VecDeque::new() };
-        Self { state: Arc::new(RwLock::new(state)), synced: watch::Sender::new(false) }
+        Self {
+            state: Arc::new(RwLock::new(state)),
+            synced: watch::Sender::new(false),
+            listener: Arc::default(),
+        }
     }
 }
 
@@ -62,6 +78,13 @@ impl<K: Resource> Cache<K> {
             .collect()
     }
 
+    /// All objects of this name, in the order of namespaces.
+    pub(crate) fn list_named(&self, name: &str) -> Vec<Arc<K>> {
+        let all = self.read();
+        let named = all.objects.iter().filter(|((_, other), _)| other == name);
+        named.map(|(_, object)| object.clone()).collect()
+    }
+
     /// Whether the first list has come in whole.
     pub(crate) fn is_synced(&self) -> bool {
         *self.synced.borrow()
@@ -71,6 +94,19 @@ impl<K: Resource> Cache<K> {
     pub(crate) async fn wait_synced(&self) {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Lets somebody hear what the watch says, in its order; what [`Cache::note`] takes in comes by
+    /// the watch, too. There is one listener, set before the watch starts.
+    pub(crate) fn listen(&self, hear: impl Fn(Vec<Seen<K>>, bool) + Send + Sync + 'static) {
+        // A second one would be a fault in the program: it hears nothing.
+        let _ = self.listener.set(Box::new(hear));
+    }
+
+    fn tell(&self, seen: impl FnOnce() -> Vec<Seen<K>>, whole: bool) {
+        if let Some(hear) = self.listener.get() {
+            hear(seen(), whole);
+        }
     }
 
     /// Takes in the answer to a write of ours, so that the next decision knows it even when the
@@ -100,20 +136,7 @@ impl<K: Resource> Cache<K> {
                 }
                 Vec::new()
             }
-            Event::InitDone => {
-                let listed = state.listed.take().unwrap_or_default();
-                let mut touched: Vec<Arc<K>> = listed.values().cloned().collect();
-                let before = std::mem::replace(&mut state.objects, listed);
-                touched.extend(
-                    before
-                        .into_iter()
-                        .filter(|(k, _)| !state.objects.contains_key(k))
-                        .map(|(_, o)| o),
-                );
-                drop(state);
-                self.synced.send_replace(true);
-                touched
-            }
+            Event::InitDone => self.listed(state),
             Event::Apply(object) => {
                 let key = key_of(&object);
                 let old = state.objects.get(&key).cloned();
@@ -121,19 +144,44 @@ impl<K: Resource> Cache<K> {
                     return Vec::new();
                 }
                 let object = Arc::new(object);
-                state.objects.insert(key, object.clone());
+                state.objects.insert(key.clone(), object.clone());
+                drop(state);
+                self.tell(|| vec![(key, version_of(&*object), Some(object.clone()))], false);
                 old.into_iter().chain([object]).collect()
             }
             Event::Delete(object) => {
                 let key = key_of(&object);
+                let version = version_of(&object);
                 state.objects.remove(&key);
-                state.gone.push_back((key, version_of(&object)));
+                state.gone.push_back((key.clone(), version));
                 if state.gone.len() > TOMBSTONES {
                     state.gone.pop_front();
                 }
+                drop(state);
+                self.tell(|| vec![(key, version, None)], false);
                 vec![Arc::new(object)]
             }
         }
+    }
+
+    /// The list has come in whole: it is what there is.
+    fn listed(&self, mut state: RwLockWriteGuard<'_, State<K>>) -> Vec<Arc<K>> {
+        let there = state.listed.take().unwrap_or_default();
+        let before = std::mem::replace(&mut state.objects, there.clone());
+        drop(state);
+        let gone: BTreeMap<Key, Arc<K>> =
+            before.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
+        let seen = || {
+            let gone = gone.keys().map(|key| (key.clone(), 0, None));
+            there
+                .iter()
+                .map(|(k, o)| (k.clone(), version_of(&**o), Some(o.clone())))
+                .chain(gone)
+                .collect()
+        };
+        self.tell(seen, true);
+        self.synced.send_replace(true);
+        there.values().cloned().chain(gone.into_values()).collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State<K>> {
@@ -207,6 +255,39 @@ mod tests {
         assert_eq!(version(&cache, "a"), None);
         cache.note(object("a", 8));
         assert_eq!(version(&cache, "a"), Some(8));
+    }
+
+    #[test]
+    fn who_listens_hears_the_watch_in_its_order_and_nothing_else() {
+        use std::sync::Mutex;
+        let cache = Cache::default();
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let ears = heard.clone();
+        cache.listen(move |seen: Vec<Seen<_>>, whole| {
+            let told = seen.iter().map(|((_, name), version, object)| {
+                format!("{name}:{version}:{}", if object.is_some() { "there" } else { "gone" })
+            });
+            let told: Vec<String> = told.collect();
+            ears.lock().unwrap().push(format!("{whole} {}", told.join(" ")));
+        });
+        cache.observe(Event::Init);
+        cache.observe(Event::InitApply(object("a", 1)));
+        cache.observe(Event::InitDone);
+        cache.note(object("b", 9));
+        cache.observe(Event::Apply(object("a", 5)));
+        cache.observe(Event::Apply(object("b", 9)));
+        cache.observe(Event::Delete(object("a", 11)));
+        cache.observe(Event::Init);
+        cache.observe(Event::InitApply(object("c", 12)));
+        cache.observe(Event::InitDone);
+        let expected = [
+            "true a:1:there",
+            "false a:5:there",
+            "false b:9:there",
+            "false a:11:gone",
+            "true c:12:there b:0:gone",
+        ];
+        assert_eq!(*heard.lock().unwrap(), expected);
     }
 
     #[test]

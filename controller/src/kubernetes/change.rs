@@ -83,15 +83,14 @@ impl Change {
     }
 
     /// Writes the status, provided that nobody wrote the object since it was observed.
-    pub(crate) fn status<K: Resource<DynamicType = ()>, S: Serialize>(
+    pub(crate) fn status<K: Resource<DynamicType = ()> + Serialize, S: Serialize>(
         observed: &K,
         status: &S,
     ) -> Self {
         let version = observed.resource_version();
-        let patch = json!({
-            "metadata": {"resourceVersion": version},
-            "status": whole(to_value(status), observed_status_keys()),
-        });
+        let before = to_value(observed);
+        let status = whole(to_value(status), before.get("status").unwrap_or(&Value::Null));
+        let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
         Self::of(observed, Verb::MergeStatus(patch))
     }
 
@@ -160,37 +159,16 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A merge patch keeps what it does not mention: fields that are gone have to be said to be null.
-fn whole(status: Value, keys: &[&str]) -> Value {
-    let mut map = match status {
-        Value::Object(map) => map,
-        other => return other,
-    };
-    for key in keys {
-        map.entry((*key).to_owned()).or_insert(Value::Null);
+/// A merge patch keeps what it does not mention: fields that were there and are gone have to be said
+/// to be null, at every depth.
+fn whole(mut status: Value, before: &Value) -> Value {
+    if let (Value::Object(now), Value::Object(before)) = (&mut status, before) {
+        for (key, before) in before {
+            let value = now.remove(key).map_or(Value::Null, |now| whole(now, before));
+            now.insert(key.clone(), value);
+        }
     }
-    Value::Object(map)
-}
-
-/// Every optional field of our statuses' first level.
-fn observed_status_keys() -> &'static [&'static str] {
-    &[
-        "observedGeneration",
-        "namespace",
-        "nodes",
-        "kubernetesVersion",
-        "version",
-        "reservedPrefixes",
-        "conditions",
-        "tunnels",
-        "readyClusters",
-        "clusters",
-        "violations",
-        "namespaces",
-        "exhaustedFamilies",
-        "failures",
-        "lanes",
-    ]
+    status
 }
 
 fn to_value(object: &impl Serialize) -> Value {
@@ -221,6 +199,15 @@ mod tests {
         ] {
             assert_eq!(covers(&observed, &desired), covered, "{desired}");
         }
+    }
+
+    #[test]
+    fn a_status_takes_away_what_is_gone() {
+        let before = json!({"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": [{"g": 1}]});
+        let now = json!({"b": {"d": {"h": 4}}, "f": [{}]});
+        let wanted = json!({"a": null, "b": {"c": null, "d": {"e": null, "h": 4}}, "f": [{}]});
+        assert_eq!(whole(now, &before), wanted);
+        assert_eq!(whole(json!({"a": 1}), &Value::Null), json!({"a": 1}));
     }
 
     #[test]

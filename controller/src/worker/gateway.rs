@@ -1,8 +1,10 @@
 //! WorkerGateway → SliceGateway, its keys, pods and services; and back: keys, endpoints, tunnels.
 //!
-//! Security: private keys are made here, live in one Secret of this cluster, and go nowhere else.
+//! Security: private keys are made here, live in Secrets of this cluster, and go nowhere else; and so
+//! does what pre-shared keys are made of ([`exchange`]).
 
 mod apply;
+mod exchange;
 mod keys;
 mod observe;
 mod plan;
@@ -16,9 +18,12 @@ mod validate;
 mod workload;
 
 use k8s_openapi::jiff::Timestamp;
+use slicewire_core::name::SliceName;
 use slicewire_runtime::reconcile::Next;
 
+use self::observe::Observed;
 use super::Worker;
+use super::certificates::{self, CertificateError};
 use crate::kubernetes::write::next;
 
 /// One round for one slice's gateways, in stages that each see what the one before has made: the
@@ -30,10 +35,15 @@ pub(super) async fn reconcile(worker: &Worker, slice: &str) -> Next {
     if outcome.is_err() {
         return next(&outcome, Next::Wait);
     }
-    let keys = match keys::ensure(worker, slice, &observe::observe(worker, slice, None)).await {
-        Ok(keys) => keys,
-        Err(error) => {
-            tracing::warn!(%slice, %error, "no keys for the gateways");
+    let observed = observe::observe(worker, slice, None);
+    let (keys, certificate) =
+        tokio::join!(keys::ensure(worker, slice, &observed), certificate(worker, &observed));
+    let keys = match (keys, certificate) {
+        (Ok(keys), Ok(())) => keys,
+        (keys, certificate) => {
+            let error = keys.err().map(|e| e.to_string());
+            let error = error.or(certificate.err().map(|e| e.to_string())).unwrap_or_default();
+            tracing::warn!(%slice, %error, "no keys for the gateways; trying again");
             return Next::Retry;
         }
     };
@@ -46,4 +56,13 @@ pub(super) async fn reconcile(worker: &Worker, slice: &str) -> Next {
     let observed = observe::observe(worker, slice, Some(keys));
     let reported = report::report(worker, &observed, Some(&outcome), now).await;
     next(&outcome, next(&early, next(&reported, Next::Wait)))
+}
+
+/// What the gateways show to the nodes of this cluster.
+async fn certificate(worker: &Worker, observed: &Observed) -> Result<(), CertificateError> {
+    let name = SliceName::parse(&observed.name);
+    match (observed.plan(), name) {
+        (Some(gateway), Ok(name)) => certificates::of_gateway(worker, &name, gateway).await,
+        _ => Ok(()),
+    }
 }

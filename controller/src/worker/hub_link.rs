@@ -8,16 +8,21 @@ mod heartbeat;
 mod renewal;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use kube::api::DynamicObject;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use slicewire_api::Cluster;
+use slicewire_api::condition::{LEFT, READY, condition};
 use slicewire_api::labels::WORKER_MANAGER;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Worker, ours};
+use super::{Worker, ours, services};
 use crate::kubernetes::change::Steps;
 use crate::kubernetes::watch::Watch;
 use crate::kubernetes::write::{Outcome, WriteError, Writer};
@@ -27,6 +32,8 @@ use credential::Credential;
 #[derive(Clone, Default)]
 pub(crate) struct HubLink {
     session: Arc<RwLock<Option<Arc<Session>>>>,
+    /// When the credential was renewed last by this process.
+    renewed: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A credential in use.
@@ -90,7 +97,7 @@ pub(super) fn watch_credentials(
                 Some(Ok(credential)) => Some(credential),
                 Some(Err(faults)) => {
                     let faults = slicewire_core::violation::summary(&faults);
-                    tracing::warn!(secret = %name, %faults, "the way into the hub is not usable; run slicectl join again");
+                    tracing::warn!(secret = %name, %faults, "the way into the hub is not usable; join again with a new token");
                     None
                 }
                 None => None,
@@ -111,15 +118,21 @@ pub(super) async fn run(
     mut credentials: watch::Receiver<Option<Credential>>,
     stop: &CancellationToken,
 ) {
+    let mut last = None;
     while !stop.is_cancelled() {
         let credential = credentials.borrow_and_update().clone();
         let ends = stop.child_token();
         match &credential {
-            None => worker.hub.set(None),
+            None => {
+                worker.hub.set(None);
+                if let Some(last) = last.take() {
+                    goodbye(&last).await;
+                }
+            }
             Some(credential) => match credential.client() {
                 Ok(client) => begin(worker, secret, credential, client, &ends),
                 Err(error) => {
-                    tracing::warn!(%error, "the way into the hub is not usable; run slicectl join again");
+                    tracing::warn!(%error, "the way into the hub is not usable; join again with a new token");
                     worker.hub.set(None);
                 }
             },
@@ -129,6 +142,27 @@ pub(super) async fn run(
             changed = credentials.changed() => if changed.is_err() { stop.cancelled().await },
         }
         ends.cancel();
+        last = credential;
+    }
+}
+
+/// Tells the hub with the last credential that there is none any more, so that nobody waits for
+/// this cluster. A hub that does not hear it finds the heartbeat missing.
+async fn goodbye(last: &Credential) {
+    let told = async {
+        let clusters: Api<Cluster> = Api::namespaced(last.client()?, &last.namespace);
+        let message = "the credential for the hub was removed";
+        let left = condition(READY, false, LEFT, message, None, Time(Timestamp::now()));
+        let status = Patch::Merge(json!({ "status": { "conditions": [left] } }));
+        clusters.patch_status(&last.cluster, &PatchParams::default(), &status).await?;
+        anyhow::Ok(())
+    };
+    match tokio::time::timeout(PATIENCE, told).await {
+        Ok(Ok(())) => tracing::info!(server = %last.server, "left the hub"),
+        Ok(Err(error)) => {
+            tracing::warn!(error = format!("{error:#}"), "left the hub without a word");
+        }
+        Err(_) => tracing::warn!("left the hub without a word: no answer in time"),
     }
 }
 
@@ -158,7 +192,10 @@ fn begin(
     let queues = worker.queues.clone();
     Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.clusters, stop)
         .spawn(move |_| queues.cluster.add(()));
+    policies(worker, &client, namespace, stop);
+    services::watch_hub(worker, &client, namespace, stop);
     let (told_again, slices) = (worker.queues.clone(), worker.local.slices.clone());
+    let of_services = worker.services.clone();
     let heartbeat = heartbeat::Heartbeat {
         hub: client.clone(),
         namespace: namespace.clone(),
@@ -166,6 +203,7 @@ fn begin(
         metrics: worker.metrics.clone(),
         back: Box::new(move || {
             told_again.cluster.add(());
+            services::touch(&of_services);
             slices.list().iter().for_each(|s| told_again.touch(&s.name_any()));
         }),
     };
@@ -176,6 +214,7 @@ fn begin(
         secret: secret.to_owned(),
         secret_namespace: worker.namespace.clone(),
         credential: credential.clone(),
+        last: worker.hub.renewed.clone(),
     };
     tokio::spawn(renewal.run(stop.clone()));
     let (told, queues, slices) =
@@ -186,6 +225,36 @@ fn begin(
         tokio::select! {
             () = ended.cancelled() => {}
             () = told.wait_synced() => slices.list().iter().for_each(|s| queues.touch(&s.name_any())),
+        }
+    });
+}
+
+/// What the hub tells of policies and of other clusters' pods.
+fn policies(worker: &Worker, client: &Client, namespace: &str, stop: &CancellationToken) {
+    let queues = worker.queues.clone();
+    Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.policies, stop)
+        .spawn(move |policy| queues.policies.add(policy.spec.slice.clone()));
+    let queues = worker.queues.clone();
+    Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.endpoints, stop).spawn(
+        move |endpoints| {
+            queues.endpoints.add(endpoints.name_any());
+            queues.pods.add(endpoints.spec.slice.clone());
+        },
+    );
+    // What the hub does not tell any more is found out only when its whole lists are there.
+    let (told, local, queues) = (worker.told.clone(), worker.local.clone(), worker.queues.clone());
+    let ended = stop.clone();
+    tokio::spawn(async move {
+        let synced = async {
+            told.policies.wait_synced().await;
+            told.endpoints.wait_synced().await;
+        };
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = synced => {
+                local.slices.list().iter().for_each(|s| queues.policies.add(s.name_any()));
+                local.endpoints.list().iter().for_each(|e| queues.endpoints.add(e.name_any()));
+            }
         }
     });
 }

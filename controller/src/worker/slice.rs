@@ -1,8 +1,11 @@
 //! WorkerSlice → the Slice in this cluster, and back: how it is here.
 
 mod apply;
+mod isolation;
+mod network_policies;
 mod observe;
 mod plan;
+mod qos;
 mod report;
 mod status;
 #[cfg(test)]

@@ -1,26 +1,39 @@
 //! Which change of which object asks for which reconcile.
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
 use kube::{Api, Client, Resource, ResourceExt};
-use slicewire_api::labels::{GATEWAY_LABEL, OF_SLICE, PART_OF, PRODUCT};
+use slicewire_api::labels::{GATEWAY_LABEL, OF_SLICE, PART_OF, PRODUCT, RPC_LABEL};
 use tokio_util::sync::CancellationToken;
 
-use super::{Queues, Worker, ours};
+use super::{Queues, Worker, ours, services};
 use crate::kubernetes::watch::Watch;
 
 /// Starts every watch of this cluster's own API server.
 pub(super) fn start(worker: &Worker, client: &Client, stop: &CancellationToken) {
     mirrors(worker, client, stop);
     gateways(worker, client, stop);
+    certificates(worker, client, stop);
     surroundings(worker, client, stop);
+    services::start(worker, client, stop);
 }
 
 /// Slices, gateways' plans and slices on nodes.
 fn mirrors(worker: &Worker, client: &Client, stop: &CancellationToken) {
     let local = &worker.local;
     let queues = worker.queues.clone();
-    Watch::new(Api::all(client.clone()), &local.slices, stop)
-        .spawn(move |slice| queues.touch(&slice.name_any()));
+    let told = worker.told.endpoints.clone();
+    let of_services = worker.services.clone();
+    Watch::new(Api::all(client.clone()), &local.slices, stop).spawn(
+        move |slice: &slicewire_api::Slice| {
+            queues.touch(&slice.name_any());
+            services::touch(&of_services);
+            // What was told before the slice was here.
+            let of_slice = |e: &&std::sync::Arc<slicewire_api::WorkerEndpoints>| {
+                e.spec.slice == slice.name_any()
+            };
+            told.list().iter().filter(of_slice).for_each(|e| queues.endpoints.add(e.name_any()));
+        },
+    );
     let queues = worker.queues.clone();
     Watch::new(ours(client, &worker.namespace), &local.gateways, stop).spawn(
         move |gateway: &slicewire_api::SliceGateway| {
@@ -28,11 +41,26 @@ fn mirrors(worker: &Worker, client: &Client, stop: &CancellationToken) {
             queues.slices.add(gateway.name_any());
         },
     );
-    let queues = worker.queues.clone();
+    let (queues, of_services) = (worker.queues.clone(), worker.services.clone());
     Watch::new(ours(client, &worker.namespace), &local.slice_nodes, stop).spawn(
         move |node: &slicewire_api::SliceNode| {
+            services::touch(&of_services);
             queues.blocks.add(node.spec.slice.clone());
             queues.slices.add(node.spec.slice.clone());
+            queues.policies.add(node.spec.slice.clone());
+            queues.pods.add(node.spec.slice.clone());
+        },
+    );
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.rules, stop).spawn(
+        move |rules: &slicewire_api::SliceRules| {
+            queues.policies.add(rules.spec.slice.clone());
+        },
+    );
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &local.endpoints, stop).spawn(
+        move |endpoints: &slicewire_api::SliceEndpoints| {
+            queues.endpoints.add(endpoints.name_any());
         },
     );
 }
@@ -55,6 +83,14 @@ fn gateways(worker: &Worker, client: &Client, stop: &CancellationToken) {
         .spawn(move |workload| by_label(&queues, workload, OF_SLICE));
 }
 
+/// Certificates: one that is damaged or deleted is made anew.
+fn certificates(worker: &Worker, client: &Client, stop: &CancellationToken) {
+    let queues = worker.queues.clone();
+    Watch::new(ours(client, &worker.namespace), &worker.local.certificates, stop)
+        .labels(RPC_LABEL)
+        .spawn(move |_: &Secret| queues.certificates.add(()));
+}
+
 /// What slices live in: nodes, namespaces, our own components.
 fn surroundings(worker: &Worker, client: &Client, stop: &CancellationToken) {
     let local = &worker.local;
@@ -69,13 +105,22 @@ fn surroundings(worker: &Worker, client: &Client, stop: &CancellationToken) {
         }
     });
     let (queues, slices) = (worker.queues.clone(), local.slices.clone());
+    let of_services = worker.services.clone();
     Watch::new(Api::all(client.clone()), &local.namespaces, stop).trim(trim_namespace).spawn(
         move |_| {
+            services::touch(&of_services);
             for slice in slices.list() {
                 queues.slices.add(slice.name_any());
             }
         },
     );
+    let (queues, slices) = (worker.queues.clone(), local.slices.clone());
+    Watch::new(Api::all(client.clone()), &local.network_policies, stop).spawn(move |_| {
+        let concerned = |s: &&std::sync::Arc<slicewire_api::Slice>| {
+            s.spec.isolation.is_some() || s.spec.policy.apply_network_policies
+        };
+        slices.list().iter().filter(concerned).for_each(|s| queues.slices.add(s.name_any()));
+    });
     let queues = worker.queues.clone();
     Watch::new(Api::all(client.clone()), &local.service_cidrs, stop)
         .spawn(move |_| queues.cluster.add(()));

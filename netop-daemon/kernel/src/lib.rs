@@ -6,6 +6,8 @@
 //!   data; only the two traits do anything.
 //! * [`Kernel`] is the real one, [`fake::FakeNetwork`] one in memory with the same rules and
 //!   injectable errors.
+//! * [`Filter`] has the packet rules of a namespace, in tables of their own.
+//! * [`Shaper`] has the queues of a namespace, on devices of their own.
 //! * An object that is already there on adding, or already gone on deleting, is success.
 //! * Lists of routes and rules hold only ours ([`PROTOCOL`]), lists of neighbours only permanent
 //!   ones, so that nobody else's can end up in a plan.
@@ -15,9 +17,11 @@ pub mod fake;
 mod model;
 mod netlink;
 mod netns;
+mod nft;
 mod op;
 mod port;
 mod real;
+mod shape;
 mod sysctl;
 mod visit;
 mod wireguard;
@@ -27,9 +31,11 @@ pub use model::{
     Address, Fdb, Hop, Link, LinkKind, Mac, Neighbour, NextHops, Route, Rule, State, Vxlan,
 };
 pub use netns::NsId;
+pub use nft::{Count, Filter, Marked};
 pub use op::{LinkChange, LinkEnd, Op};
-pub use port::{Namespace, Network, Ns, OnError};
+pub use port::{Namespace, Network, Ns, OnError, PacketRules, Rules};
 pub use real::Kernel;
+pub use shape::{ARRIVING, LEAVING, Shaped, ShapedBoth, Shaper};
 pub use wireguard::{
     WireguardDevice, WireguardKey, WireguardPeer, WireguardPeerState, WireguardUpdate,
 };

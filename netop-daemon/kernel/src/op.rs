@@ -80,6 +80,12 @@ pub enum Op {
     ReplaceFdb(Fdb),
     /// Removes a forwarding entry of a VXLAN.
     DeleteFdb(Fdb),
+    /// Makes the place at a device where shaping's filters hang (`clsact`). Making it stops the device
+    /// for a moment, and packets are lost then: so it is made before there are any, and stays.
+    AddFilterPlace {
+        /// The device.
+        dev: String,
+    },
     /// Writes a setting below `/proc/sys/net` of this namespace.
     SetSysctl {
         /// Path below `/proc/sys/net`, with slashes: `ipv4/ip_forward`.
@@ -182,6 +188,7 @@ impl Op {
             Self::DeleteNeighbour { .. } => "delete neighbour",
             Self::ReplaceFdb(_) => "replace forwarding entry",
             Self::DeleteFdb(_) => "delete forwarding entry",
+            Self::AddFilterPlace { .. } => "add filter place",
             Self::SetSysctl { .. } => "write sysctl",
         }
     }
@@ -204,7 +211,9 @@ impl fmt::Display for Object<'_> {
                 write!(f, "{} (vni {}, port {}) into {into}", end.name, vxlan.vni, vxlan.port)
             }
             Op::AddWireguard { end } => f.write_str(&end.name),
-            Op::SetLink { dev, .. } | Op::DeleteLink { dev } => f.write_str(dev),
+            Op::SetLink { dev, .. } | Op::DeleteLink { dev } | Op::AddFilterPlace { dev } => {
+                f.write_str(dev)
+            }
             Op::ReplaceAddress(a) | Op::DeleteAddress(a) => write!(f, "{} on {}", a.net, a.dev),
             Op::ReplaceRoute(Route { table, dst, .. }) | Op::DeleteRoute { table, dst } => {
                 write!(f, "{dst} in table {table}")

@@ -1,19 +1,49 @@
 //! The ports: what everybody else may ask of the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use slicewire_core::policy::Delta;
+use slicewire_core::service::translate::TranslationDelta;
 
 use crate::error::{Error, Errors};
 use crate::model::{Address, Fdb, Link, Neighbour, Route, Rule, State};
 use crate::netns::NsId;
+use crate::nft::Count;
 use crate::op::Op;
 use crate::wireguard::{WireguardDevice, WireguardUpdate};
 
 /// An open network namespace; cheap to clone. It keeps the namespace alive even when its last
 /// process and mount are gone, so drop handles of pods when done with them.
 pub type Ns = Arc<dyn Namespace>;
+
+/// The packet rules of a network namespace; cheap to clone. They keep the namespace alive.
+pub type Rules = Arc<dyn PacketRules>;
+
+/// Changes and reads the packet rules of one network namespace, in tables of our own.
+#[async_trait]
+pub trait PacketRules: Send + Sync {
+    /// Makes all changes of a delta, or none.
+    ///
+    /// # Errors
+    /// The first change that the kernel refused. `NotFound` and `Conflict` say that the rules are
+    /// not those the delta was made for: replace them, by [`Delta::whole`].
+    async fn apply(&self, delta: Delta) -> Result<(), Error>;
+
+    /// Changes what becomes of packets to virtual addresses: all of the delta, or nothing.
+    ///
+    /// # Errors
+    /// The first change that the kernel refused. `NotFound` and `Conflict` say that things are not
+    /// as the delta takes them to be: replace them, by a change from what nobody knows.
+    async fn translate(&self, delta: TranslationDelta) -> Result<(), Error>;
+
+    /// Counters of the table for IP packets, by name; none where there is no table.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    async fn counters(&self) -> Result<BTreeMap<String, Count>, Error>;
+}
 
 /// Makes, opens and removes network namespaces.
 #[async_trait]
@@ -37,6 +67,12 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// Whatever unmounting says.
     async fn delete(&self, name: &str) -> Result<(), Error>;
+
+    /// Opens a namespace's packet rules.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such namespace, `Denied` without the privilege to enter it.
+    async fn rules(&self, id: &NsId) -> Result<Rules, Error>;
 
     /// Names of the named namespaces that begin with `prefix`.
     ///
@@ -80,6 +116,12 @@ pub trait Namespace: Send + Sync {
     /// # Errors
     /// What the kernel said.
     async fn links(&self) -> Result<BTreeSet<Link>, Error>;
+
+    /// One device; none where there is none of that name.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    async fn link(&self, dev: &str) -> Result<Option<Link>, Error>;
 
     /// Addresses of all devices.
     ///

@@ -5,18 +5,20 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OnceCell;
 
 use crate::error::{Error, Errors};
 use crate::model::{Address, Fdb, Link, Neighbour, Route, Rule, State};
 use crate::netns::{self, NsId};
+use crate::nft::Filter;
 use crate::op::{LinkChange, LinkEnd, Op};
-use crate::port::{Namespace, Network, Ns, OnError};
+use crate::port::{Namespace, Network, Ns, OnError, Rules};
 use crate::sysctl;
 use crate::visit::{Opened, Visit};
 use crate::wireguard::{self, WireguardDevice, WireguardUpdate};
 
-/// The network of the kernel we run on. Each handle it opens has one netlink socket of its own.
+/// The network of the kernel we run on. Each handle it opens has a netlink connection of its own.
 #[derive(Debug, Default)]
 pub struct Kernel {
     wireguard: OnceCell<bool>,
@@ -47,7 +49,7 @@ impl Network for Kernel {
             let ns = RealNs::open(wanted)?;
             if made {
                 let change = LinkChange::up(true);
-                ns.visit().carry_out(&Op::SetLink { dev: "lo".to_owned(), change })?;
+                ns.visit()?.carry_out(&Op::SetLink { dev: "lo".to_owned(), change })?;
             }
             Ok(ns)
         });
@@ -62,6 +64,10 @@ impl Network for Kernel {
         deleted
             .map(|_| ())
             .map_err(|error| Error::new("delete", "network namespace", NsId::named(name), error))
+    }
+
+    async fn rules(&self, id: &NsId) -> Result<Rules, Error> {
+        Ok(Arc::new(Filter::open(id).await?))
     }
 
     async fn list(&self, prefix: &str) -> Result<BTreeSet<String>, Error> {
@@ -82,15 +88,21 @@ impl Network for Kernel {
 fn try_wireguard() -> io::Result<()> {
     let ns = RealNs::open(NsId::Current)?;
     let name = format!("swtry{}", std::process::id());
-    ns.visit().carry_out(&Op::AddWireguard { end: LinkEnd::new(&name) })?;
-    ns.visit().carry_out(&Op::DeleteLink { dev: name })
+    ns.visit()?.carry_out(&Op::AddWireguard { end: LinkEnd::new(&name) })?;
+    ns.visit()?.carry_out(&Op::DeleteLink { dev: name })
 }
 
-/// Runs what may block (the kernel's network lock is held for long by others, at times) away
-/// from the async threads.
-async fn blocking<T: Send + 'static>(
+/// Runs what may block: the kernel's network lock is held for long by others, at times.
+///
+/// On a runtime of several threads the caller's thread does it, and its other tasks go to another
+/// one: attaching a pod asks the kernel a dozen times, and waiting for a thread each time took
+/// longer, on a busy node, than the kernel's answers.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        return tokio::task::block_in_place(work);
+    }
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|_| Err(io::Error::other("the runtime is shutting down")))
@@ -108,7 +120,7 @@ impl RealNs {
         Ok(Self { id, inner })
     }
 
-    fn visit(&self) -> Visit<'_> {
+    fn visit(&self) -> io::Result<Visit<'_>> {
         self.inner.visit()
     }
 
@@ -128,7 +140,7 @@ impl RealNs {
         object: &str,
         list: impl FnOnce(&mut Visit<'_>) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.ask("list", object, move |inner| list(&mut inner.visit())).await
+        self.ask("list", object, move |inner| list(&mut inner.visit()?)).await
     }
 }
 
@@ -140,7 +152,7 @@ impl Namespace for RealNs {
 
     async fn execute(&self, ops: Vec<Op>, on_error: OnError) -> Result<(), Errors> {
         let (inner, id) = (self.inner.clone(), self.id.clone());
-        let done = blocking(move || Ok(inner.visit().carry_out_all(&id, &ops, on_error))).await;
+        let done = blocking(move || Ok(inner.visit()?.carry_out_all(&id, &ops, on_error))).await;
         let errors = done.map_err(|error| Error::new("change", "it", &self.id, error))?;
         if errors.is_empty() { Ok(()) } else { Err(Errors(errors)) }
     }
@@ -151,6 +163,11 @@ impl Namespace for RealNs {
 
     async fn links(&self) -> Result<BTreeSet<Link>, Error> {
         self.list("links", |visit| visit.links()).await
+    }
+
+    async fn link(&self, dev: &str) -> Result<Option<Link>, Error> {
+        let wanted = dev.to_owned();
+        self.ask("read", dev, move |inner| inner.visit()?.find(&wanted)).await
     }
 
     async fn addresses(&self) -> Result<BTreeSet<Address>, Error> {
@@ -197,7 +214,7 @@ impl Namespace for RealNs {
     async fn wireguard(&self, dev: &str) -> Result<WireguardDevice, Error> {
         let wanted = dev.to_owned();
         self.ask("read wireguard", dev, move |inner| {
-            inner.visit().index(&wanted)?;
+            inner.visit()?.index(&wanted)?;
             inner.inside(|| wireguard::get(&wanted))
         })
         .await
@@ -206,7 +223,7 @@ impl Namespace for RealNs {
     async fn set_wireguard(&self, dev: &str, update: WireguardUpdate) -> Result<(), Error> {
         let wanted = dev.to_owned();
         self.ask("change wireguard", dev, move |inner| {
-            inner.visit().index(&wanted)?;
+            inner.visit()?.index(&wanted)?;
             inner.inside(|| wireguard::set(&wanted, update))
         })
         .await

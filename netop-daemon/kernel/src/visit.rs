@@ -6,16 +6,19 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::{Error as NetlinkError, Handle};
 use slicewire_core::prefix::Family;
 
 use crate::error::{Error, os_error};
 use crate::model::{Address, Fdb, Link, LinkKind, Neighbour, Route, Rule, State};
-use crate::netlink::{self, Dump, Names, Socket};
+use crate::netlink::{self, Connection, Dump, Names};
 use crate::netns::{self, NsId};
 use crate::op::{LinkChange, LinkEnd, Op};
 use crate::port::OnError;
+use crate::shape;
 use crate::sysctl;
 
 /// An open network namespace.
@@ -23,45 +26,36 @@ use crate::sysctl;
 pub(crate) struct Opened {
     /// Unset for the current namespace, where nobody has to move to.
     file: Option<File>,
-    socket: Mutex<Socket>,
+    connection: Mutex<Connection>,
 }
 
 impl Opened {
-    /// Opens a namespace and a socket in it.
+    /// Opens a namespace and a connection to it.
     pub(crate) fn open(id: &NsId) -> io::Result<Self> {
-        let (file, socket) = match id {
-            NsId::Current => (None, Socket::open()?),
-            NsId::Path(_) => {
-                let file = id.open()?;
-                let socket = netns::run_in(&file, Socket::open)?;
-                (Some(file), socket)
-            }
-        };
-        Ok(Self { file, socket: Mutex::new(socket) })
+        let file = id.open_other()?;
+        let connection = Mutex::new(netns::inside(file.as_ref(), Connection::open)?);
+        Ok(Self { file, connection })
     }
 
-    /// Waits for its turn on the socket.
-    pub(crate) fn visit(&self) -> Visit<'_> {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        Visit { opened: self, socket, indexes: BTreeMap::new() }
+    /// Waits for its turn on the connection, and opens it anew if it was lost.
+    pub(crate) fn visit(&self) -> io::Result<Visit<'_>> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if connection.lost() {
+            *connection = self.inside(Connection::open)?;
+        }
+        Ok(Visit { opened: self, connection, indexes: BTreeMap::new() })
     }
 
     /// Runs something with the calling thread in the namespace.
-    pub(crate) fn inside<T: Send>(
-        &self,
-        work: impl FnOnce() -> io::Result<T> + Send,
-    ) -> io::Result<T> {
-        match &self.file {
-            None => work(),
-            Some(file) => netns::run_in(file, work),
-        }
+    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        netns::inside(self.file.as_ref(), work)
     }
 }
 
-/// Exclusive use of a namespace's socket for one list of operations.
+/// Exclusive use of the connection to a namespace for one list of operations.
 pub(crate) struct Visit<'a> {
     opened: &'a Opened,
-    socket: MutexGuard<'a, Socket>,
+    connection: MutexGuard<'a, Connection>,
     indexes: BTreeMap<String, u32>,
 }
 
@@ -104,16 +98,16 @@ impl Visit<'_> {
             Op::AddVeth { end, peer_ns, peer } => self.add_veth(end, peer_ns, peer),
             Op::AddVxlan { end, into, vxlan } => {
                 let target = into.open()?;
-                let request = netlink::add_vxlan(end, target.as_raw_fd(), vxlan)?;
+                let message = netlink::vxlan(end, target.as_raw_fd(), vxlan)?;
                 let kind = LinkKind::Vxlan(vxlan.clone());
-                self.add(request).or_else(|error| {
-                    let there = Opened::open(into)?.visit().link(&end.name);
+                self.add_link(message).or_else(|error| {
+                    let there = Opened::open(into)?.visit()?.link(&end.name);
                     accept_existing(error, there.is_ok_and(|link| link.kind == kind))
                 })
             }
             Op::AddWireguard { end } => {
-                let request = netlink::add_wireguard(end)?;
-                self.add(request).or_else(|error| {
+                let message = netlink::wireguard(end)?;
+                self.add_link(message).or_else(|error| {
                     let there = self.link(&end.name);
                     accept_existing(error, there.is_ok_and(|l| l.kind == LinkKind::Wireguard))
                 })
@@ -121,15 +115,19 @@ impl Visit<'_> {
             Op::SetLink { dev, change } => {
                 let target = change.move_to.as_ref().map(NsId::open).transpose()?;
                 let fd = target.as_ref().map(AsRawFd::as_raw_fd);
-                let request = netlink::set_link(self.index(dev)?, change, fd)?;
-                self.add(request)
+                let message = netlink::change_link(self.index(dev)?, change, fd)?;
+                if change.rename.is_some() || change.move_to.is_some() {
+                    self.indexes.clear();
+                }
+                self.change(|h| h.link().change(message).execute())
             }
             Op::DeleteLink { dev } => {
                 let Some(index) = gone(self.index(dev))? else { return Ok(()) };
                 self.indexes.clear();
-                self.delete(netlink::delete_link(index))
+                self.delete(|h| h.link().del(index).execute())
             }
             Op::SetSysctl { key, value } => self.opened.inside(|| sysctl::write(key, value)),
+            Op::AddFilterPlace { dev } => self.opened.inside(|| shape::add_filter_place(dev)),
             _ => self.carry_out_entry(op),
         }
     }
@@ -139,34 +137,45 @@ impl Visit<'_> {
         match op {
             Op::ReplaceAddress(address) => {
                 let index = self.index(&address.dev)?;
-                self.change(netlink::address_message(address, index, true))
+                self.change(|h| netlink::add_address(h, address, index).execute())
             }
-            Op::DeleteAddress(address) => self
-                .delete_on(&address.dev, |index| netlink::address_message(address, index, false)),
+            Op::DeleteAddress(address) => self.delete_on(&address.dev, |h, index| {
+                h.address().del(netlink::delete_address(address, index)).execute()
+            }),
             Op::ReplaceRoute(route) => {
-                let request = netlink::replace_route(route, &mut |dev| self.index(dev))?;
-                self.change(request)
+                let message = netlink::new_route(route, &mut |dev| self.index(dev))?;
+                self.change(|h| h.route().add(message).replace().execute())
             }
-            Op::DeleteRoute { table, dst } => self.delete(netlink::delete_route(*table, dst)),
+            Op::DeleteRoute { table, dst } => {
+                let message = netlink::old_route(*table, dst)?;
+                self.delete(|h| h.route().del(message).execute())
+            }
             Op::AddRule(rule) => {
-                let added = self.change(netlink::rule_message(rule, true));
+                let added = self.change(|h| netlink::add_rule(h, rule).execute());
                 added.or_else(|error| accept_existing(error, true))
             }
-            Op::DeleteRule(rule) => self.delete(netlink::rule_message(rule, false)),
+            Op::DeleteRule(rule) => self.delete(|h| {
+                let message = netlink::add_rule(h, rule).message_mut().clone();
+                h.rule().del(message).execute()
+            }),
             Op::ReplaceNeighbour(Neighbour { dev, addr, mac }) => {
                 let index = self.index(dev)?;
-                self.change(netlink::neighbour_message(*addr, Some(*mac), index))
+                self.change(|h| {
+                    h.neighbours().add(index, *addr).link_layer_address(&mac.0).replace().execute()
+                })
             }
-            Op::DeleteNeighbour { dev, addr } => {
-                self.delete_on(dev, |index| netlink::neighbour_message(*addr, None, index))
-            }
+            Op::DeleteNeighbour { dev, addr } => self.delete_on(dev, |h, index| {
+                let message = h.neighbours().add(index, *addr).message_mut().clone();
+                h.neighbours().del(message).execute()
+            }),
             Op::ReplaceFdb(entry) => {
                 let index = self.index(&entry.dev)?;
-                self.change(netlink::fdb_message(entry, index, true))
+                self.change(|h| netlink::fdb_entry(h, entry, index).execute())
             }
-            Op::DeleteFdb(entry) => {
-                self.delete_on(&entry.dev, |index| netlink::fdb_message(entry, index, false))
-            }
+            Op::DeleteFdb(entry) => self.delete_on(&entry.dev, |h, index| {
+                let message = netlink::fdb_entry(h, entry, index).message_mut().clone();
+                h.neighbours().del(message).execute()
+            }),
             _ => Err(Errno::EINVAL.into()),
         }
     }
@@ -175,16 +184,17 @@ impl Visit<'_> {
         let target = peer_ns.open()?;
         // The kernel opens no cable that has one end only yet, so this end follows.
         let down = LinkEnd { up: false, ..peer.clone() };
-        let request = netlink::add_veth(end, &down, target.as_raw_fd())?;
-        let added = self.add(request);
+        let message = netlink::veth(end, &down, target.as_raw_fd())?;
+        let added = self.add_link(message);
         if added.is_ok() && !peer.up {
             return Ok(());
         }
         let there = Opened::open(peer_ns)?;
         if let Err(error) = added {
             // The same pair, or a name that is taken by something else?
+            let other = there.visit()?.link(&peer.name);
             let same = self.link(&end.name).is_ok_and(|here| {
-                there.visit().link(&peer.name).is_ok_and(|there| {
+                other.is_ok_and(|there| {
                     here.peer == Some(there.index) && there.peer == Some(here.index)
                 })
             });
@@ -194,30 +204,34 @@ impl Visit<'_> {
             return Ok(());
         }
         let change = LinkChange::up(true);
-        there.visit().carry_out(&Op::SetLink { dev: peer.name.clone(), change })
+        there.visit()?.carry_out(&Op::SetLink { dev: peer.name.clone(), change })
     }
 
-    fn change(&mut self, (message, flags): netlink::Request) -> io::Result<()> {
-        self.socket.change(message, flags)
+    fn change<F>(&self, request: impl FnOnce(&Handle) -> F) -> io::Result<()>
+    where
+        F: Future<Output = Result<(), NetlinkError>>,
+    {
+        self.connection.change(request)
     }
 
-    /// A change that may make names mean something else.
-    fn add(&mut self, request: netlink::Request) -> io::Result<()> {
+    fn add_link(&mut self, message: LinkMessage) -> io::Result<()> {
         self.indexes.clear();
-        self.change(request)
+        self.change(|h| h.link().add(message).execute())
     }
 
-    fn delete(&mut self, request: netlink::Request) -> io::Result<()> {
+    fn delete<F>(&self, request: impl FnOnce(&Handle) -> F) -> io::Result<()>
+    where
+        F: Future<Output = Result<(), NetlinkError>>,
+    {
         gone(self.change(request)).map(|_| ())
     }
 
-    fn delete_on(
-        &mut self,
-        dev: &str,
-        request: impl FnOnce(u32) -> netlink::Request,
-    ) -> io::Result<()> {
+    fn delete_on<F>(&mut self, dev: &str, request: impl FnOnce(&Handle, u32) -> F) -> io::Result<()>
+    where
+        F: Future<Output = Result<(), NetlinkError>>,
+    {
         match gone(self.index(dev))? {
-            Some(index) => self.delete(request(index)),
+            Some(index) => self.delete(|h| request(h, index)),
             None => Ok(()),
         }
     }
@@ -231,9 +245,13 @@ impl Visit<'_> {
         Ok(index)
     }
 
-    fn link(&mut self, dev: &str) -> io::Result<Link> {
-        let answer = self.socket.get(netlink::get_link(dev)?)?;
+    fn link(&self, dev: &str) -> io::Result<Link> {
+        let answer = self.connection.get(netlink::get_link(dev)?)?;
         netlink::link(&answer).ok_or_else(|| Errno::EPROTO.into())
+    }
+
+    pub(crate) fn find(&self, dev: &str) -> io::Result<Option<Link>> {
+        gone(self.link(dev))
     }
 
     pub(crate) fn observe(&mut self) -> io::Result<State> {
@@ -286,7 +304,7 @@ impl Visit<'_> {
     ) -> io::Result<BTreeSet<T>> {
         let mut all = BTreeSet::new();
         for what in dumps {
-            let answers = self.socket.dump(&netlink::dump(what))?;
+            let answers = self.connection.dump(&netlink::dump(what))?;
             all.extend(answers.iter().filter_map(&decode));
         }
         Ok(all)

@@ -68,6 +68,8 @@ pub struct WireguardUpdate {
     pub private_key: Option<WireguardKey>,
     /// UDP port to listen on.
     pub listen_port: Option<u16>,
+    /// Mark on the packets it sends; 0 for none.
+    pub fwmark: Option<u32>,
     /// Peers to add or to change; their allowed prefixes are replaced as a whole.
     pub set_peers: Vec<WireguardPeer>,
     /// Public keys of peers to remove.
@@ -95,6 +97,9 @@ pub(crate) fn set(dev: &str, update: WireguardUpdate) -> io::Result<()> {
     }
     if let Some(port) = update.listen_port {
         change = change.set_listen_port(port);
+    }
+    if let Some(mark) = update.fwmark {
+        change = change.set_fwmark(mark);
     }
     change.apply(&name(dev)?, Backend::Kernel)
 }

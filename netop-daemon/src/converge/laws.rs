@@ -1,12 +1,14 @@
 //! The laws of the loop, against the kernel in memory: it converges, does nothing twice, touches
 //! nothing foreign, survives a crash at any point, and leaves nothing behind.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
 use proptest::prelude::*;
-use slicewire_core::name::SliceName;
+use slicewire_core::name::{ClusterName, SliceName};
 use slicewire_core::onboarding::{GATEWAY_LABEL, SLICE_LABEL, SYSTEM_NAMESPACE};
 use slicewire_core::prefix::Family;
 use slicewire_core::routes::Tunnel;
@@ -15,7 +17,9 @@ use slicewire_kernel::fake::FakeNetwork;
 use slicewire_kernel::{LinkEnd, NsId, Op};
 
 use super::*;
-use crate::world::{GatewayPod, GatewayRoutes, Sandbox, Slice, SliceEntry, SliceNode, Source};
+use crate::world::{
+    GatewayPod, GatewayRoutes, Pod, Sandbox, Slice, SliceEntry, SliceNode, SlicePolicy, Source,
+};
 
 const NODE: &str = "east-1";
 
@@ -28,7 +32,7 @@ struct Bed {
 /// What a process of the daemon needs; dropping it is killing it.
 struct Process {
     engine: Engine,
-    _reports: watch::Receiver<Report>,
+    _reports: watch::Receiver<Arc<Report>>,
     notices: mpsc::Receiver<Notice>,
     requests: mpsc::Sender<Attach>,
 }
@@ -49,8 +53,11 @@ fn slice(name: &str, prefixes: &[&str], vni: u32) -> SliceEntry {
         remotes: BTreeMap::from([("west".to_owned(), west.collect())]),
         prefixes,
         rules: vec![],
+        cluster: ClusterName::parse("east").unwrap(),
+        policy: SlicePolicy::default(),
         vni,
         mtu: 1_380,
+        qos: None,
     };
     SliceEntry { valid: Some(valid), deleting: false }
 }
@@ -61,6 +68,7 @@ fn slice_node(slice: &str, node: &str, blocks: &[&str], underlay: &str) -> Slice
         node: node.into(),
         blocks: blocks.iter().map(|b| b.parse().unwrap()).collect(),
         underlay: vec![underlay.parse().unwrap()],
+        pods: crate::world::Pods::default(),
         deleting: false,
         generation: Some(1),
         finalizers: vec![],
@@ -81,14 +89,7 @@ impl Bed {
             state: tempfile::tempdir().unwrap(),
         };
         bed.shared.change(|w| {
-            w.listed.extend([
-                Source::Slices,
-                Source::SliceNodes,
-                Source::Namespaces,
-                Source::Pods,
-                Source::Gateways,
-                Source::Sandboxes,
-            ]);
+            w.listed.extend(Source::ALL);
             w.slices.insert("blue".into(), slice("blue", &["10.77.0.0/16", "fd77::/48"], 11));
             w.slices.insert("red".into(), slice("red", &["10.77.0.0/16"], 12));
             w.slices.insert("six".into(), slice("six", &["fd66::/48"], 13));
@@ -99,11 +100,11 @@ impl Bed {
             ];
             for (name, blocks) in own {
                 let node = slice_node(name, NODE, blocks, "192.0.2.1");
-                w.slice_nodes.insert(format!("{name}.{NODE}"), node);
+                w.slice_nodes.insert(format!("{name}.{NODE}"), Arc::new(node));
             }
             let other = &["10.77.0.64/26", "fd77::40/122"];
             let other = slice_node("blue", "east-2", other, "192.0.2.2");
-            w.slice_nodes.insert("blue.east-2".into(), other);
+            w.slice_nodes.insert("blue.east-2".into(), Arc::new(other));
             w.namespaces.insert("shop".into(), labels(&[(SLICE_LABEL, "blue.six")]));
             w.namespaces.insert("bank".into(), labels(&[(SLICE_LABEL, "red")]));
             w.namespaces.insert(SYSTEM_NAMESPACE.into(), Labels::new());
@@ -137,7 +138,7 @@ impl Bed {
             netns: Some(netns),
             seen: Instant::now(),
         };
-        self.shared.change(|w| w.sandboxes.insert(uid.into(), sandbox).is_none());
+        self.shared.change(|w| w.sandboxes.insert(uid.into(), Arc::new(sandbox)).is_none());
     }
 
     fn end(&self, uid: &str) {
@@ -147,7 +148,7 @@ impl Bed {
 
     async fn process(&self) -> Process {
         let (requests, received) = mpsc::channel(8);
-        let (reports, _reports) = watch::channel(Report::default());
+        let (reports, _reports) = watch::channel(Arc::new(Report::default()));
         let (noticed, notices) = mpsc::channel(1_024);
         let node = Node {
             name: NODE.into(),
@@ -201,7 +202,9 @@ impl From<State> for Comparable {
 }
 
 impl Process {
+    /// As after a tick: every router is compared with the kernel.
     async fn settle(&mut self) {
+        self.engine.clean.clear();
         for _ in 0..5 {
             if !self.engine.round().await {
                 return;
@@ -259,6 +262,31 @@ async fn pods_get_their_nics_and_the_second_round_does_nothing() {
 }
 
 #[tokio::test]
+async fn the_router_is_there_before_the_pod() {
+    let bed = Bed::new();
+    let pod = |namespace: &str, deleting| Pod {
+        namespace: namespace.into(),
+        name: "web".into(),
+        labels: Labels::new(),
+        service_account: "default".into(),
+        ports: BTreeMap::new(),
+        host_network: false,
+        finished: false,
+        deleting,
+        network_status: None,
+        resource_version: "1".into(),
+    };
+    bed.shared.change(|w| w.pods.insert("red-1".into(), Arc::new(pod("bank", true))).is_none());
+    let mut process = bed.settled().await;
+    assert!(bed.network.state(&NsId::named("sw-red")).is_none());
+    bed.shared.change(|w| w.pods.insert("red-2".into(), Arc::new(pod("bank", false))).is_none());
+    process.settle().await;
+    assert!(process._reports.borrow().wanted.contains("red"));
+    assert!(bed.state(&NsId::named("sw-red")).link("swvx").is_some());
+    assert!(!process._reports.borrow().wanted.contains("six"));
+}
+
+#[tokio::test]
 async fn the_alias_comes_last() {
     let bed = Bed::new();
     bed.start("web", "shop", Labels::new());
@@ -271,6 +299,11 @@ async fn the_alias_comes_last() {
     let at = of_nic.iter().position(ready).unwrap();
     let about = |op: &&&Op| op.object().contains("slice0");
     assert_eq!(of_nic[at + 1..].iter().filter(about).count(), 0, "{of_nic:?}");
+    // Both ends are asked about when both are up, or first packets are lost.
+    let [.., (woken, wake), (named, alias)] = done.as_slice() else { panic!("{done:?}") };
+    assert!(*woken == NsId::named("sw-blue") || *woken == NsId::named("sw-six"), "{done:?}");
+    assert!(matches!(wake, Op::SetLink { change, .. } if change.up == Some(true)), "{done:?}");
+    assert!(*named == pod_ns("web") && matches!(alias, Op::SetLink { .. }), "{done:?}");
 }
 
 #[tokio::test]
@@ -335,7 +368,7 @@ async fn a_pod_without_the_label_leaves_alone() {
     let mut process = bed.settled().await;
     let api = bed.everything(&["api"]).pop();
     bed.shared.change(|w| {
-        let web = w.sandboxes.get_mut("web").unwrap();
+        let web = Arc::make_mut(w.sandboxes.get_mut("web").unwrap());
         web.labels = labels(&[(SLICE_LABEL, "six")]);
         true
     });
@@ -370,7 +403,8 @@ async fn a_device_that_is_not_ours_is_left_alone_and_told_of() {
 async fn two_hundred_pods_leak_nothing_and_share_nothing() {
     let bed = Bed::new();
     bed.shared.change(|w| {
-        w.slice_nodes.get_mut("red.east-1").unwrap().blocks = vec!["10.77.0.0/24".parse().unwrap()];
+        Arc::make_mut(w.slice_nodes.get_mut("red.east-1").unwrap()).blocks =
+            vec!["10.77.0.0/24".parse().unwrap()];
         true
     });
     let mut process = bed.settled().await;
@@ -407,6 +441,22 @@ async fn a_pod_that_is_being_started_comes_first() {
     assert!(process.engine.done.len() < 10, "it waited for all the others");
     process.settle().await;
     assert_eq!(process.engine.done.len(), 10 + 2 + 1);
+}
+
+#[tokio::test]
+async fn a_router_without_news_is_not_compared_and_nothing_is_left_undone() {
+    let bed = Bed::new();
+    bed.start("first", "shop", Labels::new());
+    let mut process = bed.settled().await;
+    assert!(!process.engine.clean.is_empty(), "a router that is right is known to be");
+    let before = process.engine.clean.clone();
+    bed.start("second", "shop", Labels::new());
+    assert!(process.attach("second").await);
+    assert_ne!(process.engine.clean, before, "an attached pod's port is part of what is known");
+    bed.network.take_done();
+    process.engine.round().await;
+    process.look_again().await;
+    assert_eq!(bed.network.take_done(), []);
 }
 
 proptest! {

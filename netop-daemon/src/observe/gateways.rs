@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use slicewire_api::labels::ROUTES_PORT;
 use slicewire_core::gateway::Routes;
+use slicewire_core::name::{SliceName, gateway_server_name};
 use slicewire_core::routes::Tunnel;
 use slicewire_core::violation;
 use slicewire_rpc::gateway::v1::WatchRoutesRequest;
 use slicewire_rpc::gateway::v1::route_service_client::RouteServiceClient;
+use slicewire_rpc::tls::Credentials;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::metrics::Metrics;
 use crate::world::{GatewayRoutes, Shared, World};
@@ -29,6 +32,7 @@ const SILENCE: Duration = Duration::from_secs(12);
 pub(crate) async fn watch(
     shared: Shared,
     node: String,
+    certificate: Certificate,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
@@ -45,8 +49,8 @@ pub(crate) async fn watch(
         });
         for (uid, (ip, slice)) in &wanted {
             if !streams.contains_key(uid) {
-                let listening =
-                    listen(shared.clone(), node.clone(), uid.clone(), *ip, slice.clone());
+                let gateway = Gateway { uid: uid.clone(), ip: *ip, slice: slice.clone() };
+                let listening = listen(shared.clone(), node.clone(), certificate.clone(), gateway);
                 streams.insert(uid.clone(), (*ip, tokio::spawn(listening).abort_handle()));
             }
         }
@@ -79,13 +83,29 @@ fn gateways(world: &World, node: &str) -> BTreeMap<String, (IpAddr, String)> {
         .collect()
 }
 
-async fn listen(shared: Shared, node: String, uid: String, ip: IpAddr, slice: String) {
+/// What to show to gateways; `None` before there is something. A new one is for new connections.
+pub(crate) type Certificate = watch::Receiver<Option<Credentials>>;
+
+/// A gateway to listen to.
+struct Gateway {
+    uid: String,
+    ip: IpAddr,
+    slice: String,
+}
+
+async fn listen(shared: Shared, node: String, mut certificate: Certificate, gateway: Gateway) {
+    let Gateway { uid, ip, slice } = &gateway;
     let mut pause = Duration::from_millis(200);
     loop {
-        if let Err(status) = stream(&shared, &node, &uid, ip, &slice, &mut pause).await {
+        let Ok(shown) = certificate.wait_for(Option::is_some).await.map(|c| c.clone()) else {
+            return;
+        };
+        if let Some(shown) = shown
+            && let Err(status) = stream(&shared, &node, &shown, &gateway, &mut pause).await
+        {
             tracing::debug!(gateway = %ip, slice, %status, "not listening to a gateway");
         }
-        shared.change(|world| match world.routes.get_mut(&uid) {
+        shared.change(|world| match world.routes.get_mut(uid) {
             Some(routes) if routes.lost.is_none() => {
                 routes.lost = Some(Instant::now());
                 true
@@ -100,22 +120,12 @@ async fn listen(shared: Shared, node: String, uid: String, ip: IpAddr, slice: St
 async fn stream(
     shared: &Shared,
     node: &str,
-    uid: &str,
-    ip: IpAddr,
-    slice: &str,
+    shown: &Credentials,
+    gateway: &Gateway,
     pause: &mut Duration,
 ) -> Result<(), Box<tonic::Status>> {
-    let refused = |e: tonic::transport::Error| Box::new(tonic::Status::from_error(Box::new(e)));
-    let address = SocketAddr::new(ip, ROUTES_PORT);
-    let channel = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(refused)?
-        .connect_timeout(CONNECT_WITHIN)
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(3))
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(refused)?;
+    let Gateway { uid, ip, slice } = gateway;
+    let channel = connect(shown, *ip, slice).await?;
     let request = WatchRoutesRequest { watcher: node.to_owned() };
     let mut routes = RouteServiceClient::new(channel)
         .watch_routes(request)
@@ -144,10 +154,30 @@ async fn stream(
                 return false;
             }
             tracing::info!(gateway = %ip, slice, tunnels = ?heard.tunnels, "gateway reports");
-            world.routes.insert(uid.to_owned(), heard);
+            world.routes.insert(uid.clone(), heard);
             true
         });
     }
+}
+
+async fn connect(
+    shown: &Credentials,
+    ip: IpAddr,
+    slice: &str,
+) -> Result<Channel, Box<tonic::Status>> {
+    let refused = |e: tonic::transport::Error| Box::new(tonic::Status::from_error(Box::new(e)));
+    let name = SliceName::parse(slice)
+        .map_err(|faults| Box::new(tonic::Status::invalid_argument(violation::summary(&faults))))?;
+    Endpoint::from_shared(format!("https://{}", SocketAddr::new(ip, ROUTES_PORT)))
+        .and_then(|endpoint| endpoint.tls_config(shown.client(&gateway_server_name(&name))))
+        .map_err(refused)?
+        .connect_timeout(CONNECT_WITHIN)
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(refused)
 }
 
 /// The tunnels a gateway tells of. One it told of before and does not any more counts as down: a

@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt as _};
+use slicewire_api::labels::{DAEMON_CERTIFICATE, MANAGED_BY, WORKER_MANAGER};
 use slicewire_core::onboarding::{GATEWAY_LABEL, SYSTEM_NAMESPACE};
 use slicewire_core::selector::Labels;
-use slicewire_core::violation;
+use slicewire_core::violation::{self, Violation};
+use slicewire_rpc::tls::Credentials;
+use tokio::sync::watch;
 
 use crate::validate;
 use crate::world::{Shared, SliceEntry, Source, World};
@@ -37,7 +42,7 @@ pub(crate) fn watch(client: &Client, node: &str, shared: &Shared) {
             if !faults.is_empty() {
                 tracing::warn!(slicenode = name, faults = violation::summary(&faults), "left out");
             }
-            (name, Some(node))
+            (name, Some(Arc::new(node)))
         },
     );
 
@@ -62,8 +67,11 @@ pub(crate) fn watch(client: &Client, node: &str, shared: &Shared) {
         Source::Pods,
         pods,
         |w| &mut w.pods,
-        |o, _| (o.uid().unwrap_or_default(), Some(validate::pod(o))),
+        |o, _| (o.uid().unwrap_or_default(), Some(Arc::new(validate::pod(o)))),
     );
+
+    policies(client, shared);
+    services(client, shared);
 
     let gateways = watcher::Config::default().labels(GATEWAY_LABEL);
     let gateways =
@@ -75,6 +83,114 @@ pub(crate) fn watch(client: &Client, node: &str, shared: &Shared) {
         |w| &mut w.gateways,
         |o, _| (o.uid().unwrap_or_default(), validate::gateway(&o)),
     );
+}
+
+/// Follows this node's certificate. While there is none, or a broken one, the last one stays.
+pub(crate) fn certificate(client: &Client) -> watch::Receiver<Option<Credentials>> {
+    let (say, certificate) = watch::channel(None);
+    let api = Api::<core::Secret>::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let config = watcher::Config::default().fields(&format!("metadata.name={DAEMON_CERTIFICATE}"));
+    tokio::spawn(async move {
+        let events = watcher::watcher(api, config).default_backoff().applied_objects();
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            let secret = match event {
+                Ok(secret) => secret,
+                Err(error) => {
+                    tracing::warn!(%error, "watch of the certificate interrupted");
+                    continue;
+                }
+            };
+            let data = secret.data.unwrap_or_default();
+            match Credentials::read(|entry| Some(data.get(entry)?.0.clone())) {
+                Ok(new) => {
+                    tracing::info!("new certificate");
+                    say.send_replace(Some(new));
+                }
+                Err(error) => {
+                    tracing::warn!(secret = DAEMON_CERTIFICATE, %error, "certificate not usable");
+                }
+            }
+        }
+    });
+    certificate
+}
+
+/// Policies, and what other clusters tell of their pods. What does not parse is left as it was.
+fn policies(client: &Client, shared: &Shared) {
+    let all = watcher::Config::default;
+    let api = Api::<slicewire_api::SliceRules>::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let watched = watcher::watcher(api, all());
+    mirror(
+        shared.clone(),
+        Source::Rules,
+        watched,
+        |w| &mut w.policies,
+        |o, old| {
+            let name = o.name_any();
+            let entry = valid_or_old(&name, validate::rules(&o).map(Arc::new), old);
+            (name, entry)
+        },
+    );
+    let api = Api::<slicewire_api::SliceEndpoints>::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let watched = watcher::watcher(api, all());
+    mirror(
+        shared.clone(),
+        Source::FarPods,
+        watched,
+        |w| &mut w.far_pods,
+        |o, old| {
+            let name = o.name_any();
+            let entry = valid_or_old(&name, validate::far_pods(&o), old);
+            (name, entry)
+        },
+    );
+    let watched = watcher::watcher(Api::<NetworkPolicy>::all(client.clone()), all());
+    mirror(
+        shared.clone(),
+        Source::NetworkPolicies,
+        watched,
+        |w| &mut w.network_policies,
+        |o, old| {
+            let name = format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any());
+            // Those that isolate a slice's namespaces are about the pod network only.
+            if o.labels().get(MANAGED_BY).is_some_and(|by| by == WORKER_MANAGER) {
+                return (name, None);
+            }
+            let entry = valid_or_old(&name, validate::network_policy(&o).map(Arc::new), old);
+            (name, entry)
+        },
+    );
+}
+
+/// Services of slices. What does not parse is left as it was.
+fn services(client: &Client, shared: &Shared) {
+    let api = Api::<slicewire_api::SliceService>::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    mirror(
+        shared.clone(),
+        Source::Services,
+        watcher::watcher(api, watcher::Config::default()),
+        |w| &mut w.services,
+        |o, old| {
+            let name = o.name_any();
+            let entry = valid_or_old(&name, validate::service(&o).map(Arc::new), old);
+            (name, entry)
+        },
+    );
+}
+
+fn valid_or_old<V: Clone>(
+    name: &str,
+    valid: Result<V, Vec<Violation>>,
+    old: &BTreeMap<String, V>,
+) -> Option<V> {
+    match valid {
+        Ok(valid) => Some(valid),
+        Err(faults) => {
+            tracing::warn!(name, faults = violation::summary(&faults), "kept as it was");
+            old.get(name).cloned()
+        }
+    }
 }
 
 /// A slice that was valid once stays as it was until it is valid again.

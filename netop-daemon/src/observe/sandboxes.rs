@@ -23,6 +23,9 @@ use crate::world::{Sandbox, Shared, Source, World};
 
 /// How long the runtime is kept waiting for a pod's NICs; its own limit is 2 s.
 const PATIENCE: Duration = Duration::from_millis(1_600);
+/// How long a pod that is being started may be unknown to the API server's watch; the kubelet has it
+/// from there, so that it is known, or never will be.
+const KNOWN_WITHIN: Duration = Duration::from_millis(500);
 /// How often CRI is asked when NRI tells everything, and when it does not.
 const HEAL: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(2);
@@ -93,9 +96,7 @@ impl Sandboxes {
         match event {
             Asked::Disconnected => {}
             Asked::Synchronize(pods) => {
-                let list: BTreeMap<String, Sandbox> =
-                    pods.into_iter().filter_map(sandbox).collect();
-                self.replace(list, true);
+                self.replace(pods.into_iter().filter_map(sandbox).collect(), true);
             }
             Asked::Stop(pod) => self.shared.change(|world| {
                 // The pod may have a newer sandbox already.
@@ -148,6 +149,9 @@ impl Sandboxes {
             }
         }
         self.until(&mut changes, |w| slices.iter().all(|s| has_blocks(w, s, &self.node))).await;
+        // By what the API server says of it, policies know who it is.
+        let known = self.until(&mut changes, |w| w.pods.contains_key(uid));
+        drop(tokio::time::timeout(KNOWN_WITHIN, known).await);
         loop {
             let (done, attached) = oneshot::channel();
             let request = Attach { uid: uid.to_owned(), done };
@@ -181,11 +185,12 @@ impl Sandboxes {
     }
 
     /// Takes a list for the truth, but for sandboxes younger than the list may be.
-    fn replace(&self, mut list: BTreeMap<String, Sandbox>, with_labels: bool) {
+    fn replace(&self, mut list: BTreeMap<String, Arc<Sandbox>>, with_labels: bool) {
         self.shared.change(|world| {
             for (uid, old) in &world.sandboxes {
                 match list.get_mut(uid) {
                     Some(new) if new.id == old.id => {
+                        let new = Arc::make_mut(new);
                         new.seen = old.seen;
                         if !with_labels {
                             new.labels.clone_from(&old.labels);
@@ -214,7 +219,7 @@ fn has_blocks(world: &World, slice: &str, node: &str) -> bool {
     })
 }
 
-fn sandbox(pod: nri::PodSandbox) -> Option<(String, Sandbox)> {
+fn sandbox(pod: nri::PodSandbox) -> Option<(String, Arc<Sandbox>)> {
     if pod.uid.is_empty() {
         return None;
     }
@@ -229,5 +234,5 @@ fn sandbox(pod: nri::PodSandbox) -> Option<(String, Sandbox)> {
         netns,
         seen: Instant::now(),
     };
-    Some((pod.uid, sandbox))
+    Some((pod.uid, Arc::new(sandbox)))
 }

@@ -47,7 +47,20 @@ pub(crate) fn plan(
     }
     Step::push(&mut steps, At::Router, port_ops(want, pair.map(|p| p.0), router));
     Step::push(&mut steps, At::Pod, pod_ops(want, pair.map(|p| p.1), pod, settings));
+    if pair.is_none_or(|(port, nic)| !port.up || !nic.up) {
+        Step::push(&mut steps, At::Router, vec![wake(&want.port.device)]);
+    }
+    Step::push(&mut steps, At::Pod, alias_ops(want, pair.map(|p| p.1)));
     Ok(steps)
+}
+
+/// A device drops packets for a while after its carrier has come, until the kernel gets round to
+/// it, or is asked about the device (Linux, "net: core: synchronize link-watch when carrier is
+/// queried"). Each step of a plan asks about every device that it names. For the NIC the alias's
+/// step does it, for the port this one.
+fn wake(device: &str) -> Op {
+    let change = LinkChange { up: Some(true), ..LinkChange::default() };
+    Op::SetLink { dev: device.to_owned(), change }
 }
 
 /// Whether two devices are the two ends of one cable. The numbers are those of two namespaces, so
@@ -85,6 +98,10 @@ fn port_ops(want: &NicWant, port: Option<&Link>, router: &State) -> Vec<Op> {
             peer_ns: NsId::path(&want.netns),
             peer: LinkEnd::new(&want.nic).mac(want.mac()).mtu(want.mtu),
         });
+        // A gateway's port is a way out of the node.
+        if want.gateway {
+            ops.push(Op::AddFilterPlace { dev: device.clone() });
+        }
     }
     let alias = alias_of_port(&want.slice, &want.uid);
     let mut change = LinkChange::default();
@@ -132,12 +149,15 @@ fn pod_ops(want: &NicWant, nic: Option<&Link>, pod: &State, settings: &Settings)
         Some(_) => Paths::of(pod, |dev| dev == want.nic, |r| leads_to(r, &want.nic)),
     };
     ops.extend(diff(&desired(want), &have));
-    let alias = alias_of_nic(&want.slice);
-    if nic.and_then(|n| n.alias.as_deref()) != Some(alias.as_str()) {
-        let change = LinkChange::alias(&alias);
-        ops.push(Op::SetLink { dev: want.nic.clone(), change });
-    }
     ops
+}
+
+fn alias_ops(want: &NicWant, nic: Option<&Link>) -> Vec<Op> {
+    let alias = alias_of_nic(&want.slice);
+    if nic.and_then(|n| n.alias.as_deref()) == Some(alias.as_str()) {
+        return Vec::new();
+    }
+    vec![Op::SetLink { dev: want.nic.clone(), change: LinkChange::alias(&alias) }]
 }
 
 /// Whether a route of the main table is one of this NIC's. Gateways have routes of their own, in

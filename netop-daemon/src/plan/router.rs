@@ -39,6 +39,9 @@ pub(crate) fn plan(want: &RouterWant, have: &State, settings: &Settings) -> Vec<
             vxlan: want.vxlan.clone(),
         };
         Step::push(&mut steps, At::Host, vec![add]);
+        // Before any route leads there.
+        let place = Op::AddFilterPlace { dev: VXLAN_DEVICE.to_owned() };
+        Step::push(&mut steps, At::Router, vec![place]);
     }
     let stale = stale_ports(want, have);
     let gone: BTreeSet<&str> =

@@ -114,15 +114,13 @@ impl NicWant {
     }
 
     /// Settings of the pod's namespace that hold whether the NIC is there or not: a gateway
-    /// forwards, and its packets come back by whichever lane the other cluster chose.
+    /// forwards, and its packets come back by whichever lane the other cluster chose, and by the
+    /// device of other keys: the kernel asks of their source that it can be reached, and no more. It
+    /// does so of devices that were there before, too, whatever was set for them.
     pub(crate) fn pod_settings(&self) -> Settings {
         let mut settings = Vec::new();
         if self.gateway {
-            settings.extend([
-                ("ipv4/ip_forward", "1"),
-                ("ipv4/conf/all/rp_filter", "0"),
-                ("ipv4/conf/default/rp_filter", "0"),
-            ]);
+            settings.extend([("ipv4/ip_forward", "1"), ("ipv4/conf/all/rp_filter", "2")]);
             if self.families().contains(&Family::V6) {
                 settings.extend([
                     ("ipv6/conf/default/disable_ipv6", "0"),
@@ -143,9 +141,6 @@ impl NicWant {
             set("ipv6", "disable_ipv6", "0");
             set("ipv6", "accept_ra", "0");
             set("ipv6", "accept_dad", "0");
-        }
-        if self.gateway {
-            set("ipv4", "rp_filter", "0");
         }
         settings
     }

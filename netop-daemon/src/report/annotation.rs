@@ -1,5 +1,7 @@
 //! The network-status annotation: a list of the pod's NICs, ours among others'.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::plan::{NicWant, pod_mac};
@@ -11,7 +13,7 @@ const OURS: &str = "slicewire.dev/";
 /// there was nothing or only ours before.
 ///
 /// An annotation that is not a JSON list is somebody's mistake or secret: it is left as it is.
-pub(super) fn merge(existing: Option<&str>, nics: &[&NicWant]) -> Option<String> {
+pub(super) fn merge(existing: Option<&str>, nics: &[Arc<NicWant>]) -> Option<String> {
     let mut entries: Vec<Value> = match existing.map(str::trim).filter(|e| !e.is_empty()) {
         None => Vec::new(),
         Some(text) => match serde_json::from_str(text) {
@@ -51,8 +53,8 @@ mod tests {
     use super::*;
     use crate::plan::PortWant;
 
-    fn nic() -> NicWant {
-        NicWant {
+    fn nic() -> Arc<NicWant> {
+        Arc::new(NicWant {
             slice: "blue".into(),
             uid: "u1".into(),
             pod: ("shop".into(), "web".into()),
@@ -65,32 +67,32 @@ mod tests {
             prefixes: vec![],
             mtu: 1380,
             gateway: false,
-        }
+        })
     }
 
     #[test]
     fn entries_of_others_are_kept_and_ours_come_and_go() {
         let foreign = r#"[{"name":"cbr0","interface":"eth0","default":true}]"#;
-        let with = merge(Some(foreign), &[&nic()]).unwrap();
+        let with = merge(Some(foreign), &[nic()]).unwrap();
         let list: Value = serde_json::from_str(&with).unwrap();
         assert_eq!(list[0]["name"], "cbr0");
         assert_eq!(list[1]["name"], "slicewire.dev/blue");
         assert_eq!(list[1]["ips"][0], "10.77.3.5");
         assert_eq!(list[1]["mac"], "02:23:45:67:89:ab");
-        assert_eq!(merge(Some(&with), &[&nic()]), Some(with.clone()), "nothing to write");
+        assert_eq!(merge(Some(&with), &[nic()]), Some(with.clone()), "nothing to write");
         let left: Value = serde_json::from_str(&merge(Some(&with), &[]).unwrap()).unwrap();
         assert_eq!(left, serde_json::from_str::<Value>(foreign).unwrap());
     }
 
     #[test]
     fn an_annotation_that_was_only_ours_goes_with_the_nic() {
-        let ours = merge(None, &[&nic()]).unwrap();
+        let ours = merge(None, &[nic()]).unwrap();
         assert_eq!(merge(Some(&ours), &[]), None);
         assert_eq!(merge(None, &[]), None);
     }
 
     #[test]
     fn what_is_not_a_list_is_left_alone() {
-        assert_eq!(merge(Some("hello"), &[&nic()]).as_deref(), Some("hello"));
+        assert_eq!(merge(Some("hello"), &[nic()]).as_deref(), Some("hello"));
     }
 }

@@ -9,7 +9,9 @@ mod nodes;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use slicewire_api::{NodePolicy, PodIdentity};
 use slicewire_core::prefix::Family;
 
 pub(crate) use events::publish;
@@ -26,7 +28,7 @@ pub(crate) struct Report {
     /// Slices with a router.
     pub(crate) routers: BTreeMap<String, RouterReport>,
     /// NICs that are right, by slice and pod UID.
-    pub(crate) nics: BTreeMap<(String, String), NicWant>,
+    pub(crate) nics: BTreeMap<(String, String), Arc<NicWant>>,
     /// Pods that have not got theirs for a while.
     pub(crate) failures: Vec<Failure>,
     /// Slices that some pod of the node wants.
@@ -37,6 +39,10 @@ pub(crate) struct Report {
     pub(crate) idle: BTreeSet<String>,
     /// Slices whose router is still in the kernel, wanted or not.
     pub(crate) lingering: BTreeSet<String>,
+    /// Policies in force, by slice.
+    pub(crate) policies: BTreeMap<String, Vec<NodePolicy>>,
+    /// What is to be told of pods, by slice and pod UID.
+    pub(crate) identities: BTreeMap<(String, String), PodIdentity>,
     /// A round has been done.
     pub(crate) valid: bool,
 }

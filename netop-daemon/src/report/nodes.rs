@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource as _};
 use serde_json::json;
-use slicewire_api::condition::{self, READY};
+use slicewire_api::condition::{self, QOS_HONOURED, READY};
 use slicewire_api::labels;
 use slicewire_api::{AttachFailure, Nic, SliceNode, SliceNodeSpec, SliceNodeStatus};
 use slicewire_core::name;
@@ -16,6 +16,7 @@ use slicewire_core::prefix::Family;
 
 use super::Report;
 use crate::decide::Node;
+use crate::shaping::ShapedSlice;
 use crate::world;
 
 /// Failures listed in a status.
@@ -123,11 +124,12 @@ pub(super) fn status(
     let slice = object.slice.as_str();
     let of_slice = || report.nics.iter().filter(move |((s, _), _)| s == slice);
     let mut nics: Vec<Nic> = of_slice()
-        .map(|(_, nic)| Nic {
+        .map(|(key, nic)| Nic {
             namespace: nic.pod.0.clone(),
             pod: nic.pod.1.clone(),
             interface: nic.nic.clone(),
             addresses: nic.port.addresses.iter().map(ToString::to_string).collect(),
+            identity: report.identities.get(key).cloned(),
         })
         .collect();
     nics.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
@@ -154,9 +156,34 @@ pub(super) fn status(
         underlay: node.underlay.iter().map(ToString::to_string).collect(),
         attached_pods: i32::try_from(pods).unwrap_or(i32::MAX),
         nics,
+        policies: report.policies.get(slice).cloned().unwrap_or_default(),
         low_families: low.map(|f| family(*f).to_owned()).collect(),
         failures,
+        qos: None,
         conditions,
+    }
+}
+
+/// Tells what the slice's shapers do, and whether what it is promised can be kept.
+pub(super) fn add_qos(
+    status: &mut SliceNodeStatus,
+    shaped: Option<&ShapedSlice>,
+    object: &world::SliceNode,
+) {
+    status.qos = shaped.and_then(|s| s.traffic.clone());
+    match shaped.and_then(|s| s.honoured.as_ref()) {
+        None => status.conditions.retain(|c| c.type_ != QOS_HONOURED),
+        Some(honoured) => {
+            let one = condition::condition(
+                QOS_HONOURED,
+                honoured.kept,
+                honoured.reason,
+                honoured.message.clone(),
+                object.generation,
+                Time(Timestamp::now()),
+            );
+            condition::set(&mut status.conditions, one);
+        }
     }
 }
 

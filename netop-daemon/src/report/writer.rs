@@ -1,6 +1,7 @@
 //! Writes differences to the API server.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Report, annotation, nodes};
 use crate::decide::Node;
 use crate::plan::NicWant;
+use crate::shaping::Shaped;
 use crate::world::{Pod, Shared, World};
 
 /// Changes that come together are written together.
@@ -26,23 +28,30 @@ pub(crate) struct Writer {
     client: Client,
     node: Node,
     shared: Shared,
+    shaped: watch::Receiver<Shaped>,
     /// By object name.
     statuses: BTreeMap<String, SliceNodeStatus>,
-    /// By pod UID: the resource version it was written for.
-    annotated: BTreeMap<String, String>,
+    /// By pod UID: the resource version and the NICs for which it was found right, or written.
+    annotated: BTreeMap<String, (String, Vec<Arc<NicWant>>)>,
 }
 
 impl Writer {
     /// A writer that has written nothing.
-    pub(crate) fn new(client: Client, node: Node, shared: Shared) -> Self {
-        Self { client, node, shared, statuses: BTreeMap::new(), annotated: BTreeMap::new() }
+    pub(crate) fn new(
+        client: Client,
+        node: Node,
+        shared: Shared,
+        shaped: watch::Receiver<Shaped>,
+    ) -> Self {
+        let (statuses, annotated) = (BTreeMap::new(), BTreeMap::new());
+        Self { client, node, shared, shaped, statuses, annotated }
     }
 }
 
 /// Writes until `stop`.
 pub(crate) async fn run(
     mut writer: Writer,
-    mut reports: watch::Receiver<Report>,
+    mut reports: watch::Receiver<Arc<Report>>,
     stop: CancellationToken,
 ) {
     let mut changes = writer.shared.changes();
@@ -87,9 +96,11 @@ impl Writer {
             }
             let is_gateway = |uid: &str| world.gateways.contains_key(uid);
             let known = self.statuses.get(object).or(node.status.as_ref());
-            let old = known.cloned().unwrap_or_default();
-            let status = nodes::status(report, &self.node, node, is_gateway, &old);
-            if status == old && known.is_some() {
+            let nothing = SliceNodeStatus::default();
+            let old = known.unwrap_or(&nothing);
+            let mut status = nodes::status(report, &self.node, node, is_gateway, old);
+            nodes::add_qos(&mut status, self.shaped.borrow().slices.get(&node.slice), node);
+            if Some(&status) == known {
                 continue;
             }
             match nodes::write_status(&self.client, object, &status).await {
@@ -104,20 +115,21 @@ impl Writer {
     }
 
     async fn pods(&mut self, report: &Report, world: &World) {
-        let mut nics: BTreeMap<&str, Vec<&NicWant>> = BTreeMap::new();
+        let mut nics: BTreeMap<&str, Vec<Arc<NicWant>>> = BTreeMap::new();
         for ((_, uid), nic) in &report.nics {
-            nics.entry(uid).or_default().push(nic);
+            nics.entry(uid).or_default().push(nic.clone());
         }
         for (uid, pod) in world.pods.iter().filter(|(_, p)| !p.deleting && !p.finished) {
-            let mine = nics.get_mut(uid.as_str()).map_or(&mut [][..], Vec::as_mut_slice);
+            let mut mine = nics.remove(uid.as_str()).unwrap_or_default();
             mine.sort_by(|a, b| a.nic.cmp(&b.nic));
-            let annotation = annotation::merge(pod.network_status.as_deref(), mine);
-            let pending = self.annotated.get(uid) == Some(&pod.resource_version);
-            if annotation == pod.network_status || pending {
+            let known = self.annotated.get(uid);
+            if known.is_some_and(|(v, nics)| *v == pod.resource_version && *nics == mine) {
                 continue;
             }
-            if annotate(&self.client, pod, annotation).await {
-                self.annotated.insert(uid.clone(), pod.resource_version.clone());
+            let annotation = annotation::merge(pod.network_status.as_deref(), &mine);
+            let right = annotation == pod.network_status;
+            if right || annotate(&self.client, pod, annotation).await {
+                self.annotated.insert(uid.clone(), (pod.resource_version.clone(), mine));
             }
         }
         self.annotated.retain(|uid, _| world.pods.contains_key(uid));

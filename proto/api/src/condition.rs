@@ -8,8 +8,26 @@ pub const READY: &str = "Ready";
 pub const ACCEPTED: &str = "Accepted";
 /// Something that worked does not now; `Ready` may still be true for the rest.
 pub const DEGRADED: &str = "Degraded";
+/// All that a slice is promised can be kept; absent where nothing is asked for.
+pub const QOS_HONOURED: &str = "QosHonoured";
+/// The gateways' keys are what is asked for; false while they are renewed. Absent before the first
+/// renewal.
+pub const KEYS_CURRENT: &str = "KeysCurrent";
 /// The worker's controller has reported to the hub lately.
 pub const CONNECTED: &str = "Connected";
+/// Reason of [`READY`] in a worker's report, and then of [`CONNECTED`]: the worker was told to leave,
+/// and cleans up without the hub.
+pub const LEFT: &str = "Left";
+/// Every node that has the slice carries the policy out as it is now.
+pub const PROGRAMMED: &str = "Programmed";
+/// On a JoinRequest: whether the cluster is let in.
+pub const ADMITTED: &str = "Admitted";
+/// On a Cluster: whether all that its worker reports can be taken; what cannot is listed and has no
+/// effect.
+pub const REPORT_ACCEPTED: &str = "ReportAccepted";
+/// On the copy of a Cluster in its own namespace, true when its worker leaves for good: the hub
+/// removes the Cluster.
+pub const LEAVING: &str = "Leaving";
 /// On a WorkerSlice that is being deleted: nothing of the slice is left in the cluster.
 pub const REMOVED: &str = "Removed";
 

@@ -1,9 +1,20 @@
 //! Kinds on the hub.
 
+mod joining;
+mod member;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::NamespaceIsolationProfile;
+use crate::SliceQos;
+
+pub use joining::*;
+pub use member::*;
+
+use crate::policy::SlicePolicySettings;
 
 /// A project owns clusters and slices: one team, one tenant.
 ///
@@ -130,21 +141,33 @@ pub struct ClusterStatus {
     /// The hub namespace that holds what this cluster is told; its credential opens no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// Which cluster has joined under this name: the uid of its namespace `kube-system`. Written by
+    /// the hub when it lets the cluster in; nobody else can join under the name until the cluster
+    /// is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub cluster_uid: Option<String>,
     /// How many nodes the cluster has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<i32>,
     /// The Kubernetes version of its API server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub kubernetes_version: Option<String>,
     /// The Slicewire version of its worker controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub version: Option<String>,
     /// Prefixes its pods and services use; a slice whose prefix overlaps one of them is refused
     /// for this cluster, because its pods could no longer reach their own cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096), inner(length(max = 64)))]
     pub reserved_prefixes: Vec<String>,
     /// `Connected`: the worker has reported lately. `Ready`: it runs all its components.
+    /// `ReportAccepted`: all it reports can be taken. `Leaving`, set by the worker in its copy: it
+    /// leaves for good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
 }
 
@@ -208,6 +231,16 @@ pub struct SliceConfigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1280, max = 9000))]
     pub mtu: Option<i32>,
+    /// What holds where no SlicePolicy says otherwise.
+    #[serde(default)]
+    pub policy: SlicePolicySettings,
+    /// Which namespaces the slice's namespaces accept connections from on the clusters' own pod
+    /// networks. Left out: it is none of the slice's business.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_isolation_profile: Option<NamespaceIsolationProfile>,
+    /// How much the slice may send, and what it is promised. Left out: no limit, no promise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<SliceQos>,
 }
 
 /// A cluster's part in a slice.
@@ -250,11 +283,18 @@ pub struct Gateways {
     #[serde(default = "one_replica")]
     #[schemars(range(min = 1, max = 8))]
     pub replicas: i32,
+    /// How often the gateways get new WireGuard keys, and pre-shared keys that hold against quantum
+    /// computers, too, as `720h`; 1h to 8760h. No packet is lost by it. Left out: only when asked,
+    /// by `slicectl rotate-keys`. Where it is set, the first pre-shared keys come as soon as every
+    /// tunnel works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?$"))]
+    pub key_rotation_interval: Option<String>,
 }
 
 impl Default for Gateways {
     fn default() -> Self {
-        Self { replicas: one_replica() }
+        Self { replicas: one_replica(), key_rotation_interval: None }
     }
 }
 
@@ -285,9 +325,43 @@ pub struct SliceConfigStatus {
     /// runs on as it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub violations: Vec<Fault>,
-    /// `Accepted`: the spec is valid. `Ready`: every cluster carries it.
+    /// The gateways' keys; left out before the first renewal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<SliceKeys>,
+    /// `Accepted`: the spec is valid. `Ready`: every cluster carries it. `QosHonoured`: what
+    /// `spec.qos` promises can be kept everywhere. `KeysCurrent`: the gateways' keys are what the
+    /// spec asks for; while they are renewed, what is waited for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// The keys of a slice's gateways.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceKeys {
+    /// The generation that every gateway has.
+    #[serde(default)]
+    #[schemars(with = "i64", range(min = 0))]
+    pub generation: u64,
+    /// The one they are changing to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 0))]
+    pub next_generation: Option<u64>,
+    /// When they were renewed last, RFC 3339; left out: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed_at: Option<String>,
+    /// When the renewal that goes on began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// Since when every gateway sends by the new keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_at: Option<String>,
+    /// The last value of the annotation `slicewire.dev/rotate-keys` that was taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Tunnel ends that have a pre-shared key, of all, as `2/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preshared: Option<String>,
 }
 
 /// A slice in one of its clusters.
@@ -334,239 +408,4 @@ impl From<slicewire_core::violation::Violation> for Fault {
     fn from(v: slicewire_core::violation::Violation) -> Self {
         Self { field: v.field, value: v.value, reason: v.reason.to_owned(), message: v.message }
     }
-}
-
-/// What a cluster is told about a slice: its own part, and where the others' begins.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-#[kube(
-    group = "slicewire.dev",
-    version = "v1alpha1",
-    kind = "WorkerSlice",
-    namespaced,
-    status = "WorkerSliceStatus",
-    derive = "PartialEq",
-    category = "slicewire",
-    printcolumn(name = "Pools", type_ = "string", json_path = ".spec.pools"),
-    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.attachedPods"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].reason"
-    ),
-    doc = "What a cluster is told about a slice. Written by the hub controller; the worker reports in the status."
-)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkerSliceSpec {
-    /// The project the slice belongs to.
-    pub project: String,
-    /// The slice's name; also this object's.
-    pub slice: String,
-    /// The cluster this object is for.
-    pub cluster: String,
-    /// The whole slice's prefixes: where pods send slice traffic.
-    pub prefixes: Vec<String>,
-    /// The prefixes this cluster's pods get addresses from. Only ever added to while in use.
-    pub pools: Vec<String>,
-    /// The prefixes this cluster's gateways' addresses come from.
-    pub gateway_prefixes: Vec<String>,
-    /// The other clusters of the slice.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remotes: Vec<RemoteCluster>,
-    /// Which namespaces and pods are members, this cluster's rules only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub namespaces: Vec<NamespaceRule>,
-    /// Gateway pods to run here; 0 where the slice has no other cluster.
-    pub gateway_replicas: i32,
-    /// Bytes of the largest IP packet on slice NICs.
-    pub mtu: i32,
-    /// How this cluster's gateways are published.
-    #[serde(default)]
-    pub exposure: GatewayExposure,
-}
-
-/// Another cluster of the slice.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RemoteCluster {
-    /// Its name.
-    pub cluster: String,
-    /// Everything behind it on the slice: its pods' pools and its gateways' prefixes.
-    pub prefixes: Vec<String>,
-}
-
-/// What a worker reports about a slice.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkerSliceStatus {
-    /// The generation this status describes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// Pods on the slice in this cluster, gateways not counted.
-    #[serde(default)]
-    pub attached_pods: i32,
-    /// Onboarded namespaces.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub namespaces: Vec<String>,
-    /// Pools that have no free block left: the hub adds a pool of the same family.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exhausted_families: Vec<String>,
-    /// Pods that should be on the slice and are not, with the reason; at most 32 are listed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failures: Vec<AttachFailure>,
-    /// `Ready`: nodes and gateways of this cluster carry the slice.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
-}
-
-/// A pod that should be on a slice and is not.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AttachFailure {
-    /// The pod, as `namespace/name`.
-    pub pod: String,
-    /// The node it runs on.
-    pub node: String,
-    /// One `CamelCase` word.
-    pub reason: String,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-/// What a cluster's gateways of a slice are told, and what they report: keys, endpoints, tunnels.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-#[kube(
-    group = "slicewire.dev",
-    version = "v1alpha1",
-    kind = "WorkerGateway",
-    namespaced,
-    status = "WorkerGatewayStatus",
-    derive = "PartialEq",
-    category = "slicewire",
-    printcolumn(name = "Lanes", type_ = "integer", json_path = ".status.readyLanes"),
-    printcolumn(name = "Tunnels", type_ = "string", json_path = ".status.tunnels"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].status"
-    ),
-    doc = "What a cluster's gateways of a slice are told, and what they report. Written by the hub controller; the worker reports in the status."
-)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkerGatewaySpec {
-    /// The slice's name; also this object's.
-    pub slice: String,
-    /// The cluster this object is for.
-    pub cluster: String,
-    /// One entry a gateway replica.
-    pub lanes: Vec<GatewayLane>,
-}
-
-/// One gateway replica's plan.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GatewayLane {
-    /// The replica's number, 0 to 7.
-    #[schemars(with = "i32", range(min = 0, max = 7))]
-    pub lane: u8,
-    /// Addresses of its WireGuard device, from the cluster's gateway prefixes, one a family.
-    pub addresses: Vec<String>,
-    /// One tunnel to the same lane of every other cluster whose public key is known.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tunnels: Vec<Tunnel>,
-}
-
-/// A WireGuard peer.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Tunnel {
-    /// The cluster at the other end.
-    pub cluster: String,
-    /// Its gateway's public key: 32 bytes, base64.
-    pub public_key: String,
-    /// Where it can be reached, as `address:port` (`[address]:port` for IPv6), best first. Empty:
-    /// it can not be reached from here and calls itself.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub endpoints: Vec<String>,
-    /// Addresses of its WireGuard device on the slice: what probes are sent to.
-    pub addresses: Vec<String>,
-    /// The slice's prefixes behind it (WireGuard's allowed IPs), its gateway's own address included.
-    pub prefixes: Vec<String>,
-}
-
-/// What a worker reports about its gateways of a slice.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkerGatewayStatus {
-    /// The generation this status describes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// Lanes whose gateway runs.
-    #[serde(default)]
-    pub ready_lanes: i32,
-    /// Working tunnels of those planned, as `1/1`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tunnels: Option<String>,
-    /// One entry a gateway replica.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lanes: Vec<GatewayLaneStatus>,
-    /// `Ready`: every lane runs and every tunnel works.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
-}
-
-/// A gateway replica as it is.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GatewayLaneStatus {
-    /// The replica's number, 0 to 7.
-    #[schemars(with = "i32", range(min = 0, max = 7))]
-    pub lane: u8,
-    /// Its public key: 32 bytes, base64. The private key never leaves the cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<String>,
-    /// Where it can be reached from other clusters, as `address:port`, best first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub endpoints: Vec<String>,
-    /// The node it runs on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// Whether its pod is ready.
-    #[serde(default)]
-    pub ready: bool,
-    /// `kernel` or `embedded`: what does WireGuard there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<String>,
-    /// Its tunnels.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tunnels: Vec<TunnelStatus>,
-}
-
-/// A tunnel as the probes see it. Figures are rounded so that they change only when it matters.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TunnelStatus {
-    /// The cluster at the other end.
-    pub cluster: String,
-    /// Whether probes come back.
-    pub up: bool,
-    /// When the last handshake was, RFC 3339; rounded to the minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_handshake: Option<String>,
-    /// Median round-trip time of the last probes, in microseconds, two significant digits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rtt_micros: Option<i64>,
-    /// Lost probes of the last minute, in thousandths.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss_permille: Option<i32>,
-    /// Largest IP packet that passes the tunnel, in bytes, measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_mtu: Option<i32>,
-    /// Why it does not work, one `CamelCase` word.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }

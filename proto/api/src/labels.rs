@@ -17,6 +17,10 @@ pub const INJECTOR_MANAGER: &str = "slicewire-nsm-injector";
 pub const PROJECT: &str = "slicewire.dev/project";
 /// The cluster an object on the hub belongs to.
 pub const CLUSTER: &str = "slicewire.dev/cluster";
+/// The JoinToken an object on the hub belongs to.
+pub const JOIN_TOKEN: &str = "slicewire.dev/join-token";
+/// On a Cluster that was registered because it asks to join: the uid of its JoinRequest.
+pub const JOIN_REQUEST: &str = "slicewire.dev/join-request";
 /// The slice an object of ours belongs to, where [`SLICE_LABEL`] would mean membership.
 pub const OF_SLICE: &str = "slicewire.dev/of-slice";
 /// The node a SliceNode belongs to.
@@ -35,8 +39,26 @@ pub const NODE_FINALIZER: &str = "slicewire.dev/node";
 /// specification: a JSON list, one entry a NIC. Entries of others are kept.
 pub const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 
-/// UDP port a gateway pod listens on for WireGuard.
-pub const WIREGUARD_PORT: u16 = 51820;
+/// On Secrets with what processes of a cluster know each other by.
+pub const RPC_LABEL: &str = "slicewire.dev/rpc";
+/// The Secret with the authorities that sign those certificates; `controller worker` alone reads it.
+pub const RPC_AUTHORITY: &str = "slicewire-rpc-authority";
+/// The Secret with the certificate of every `netop-daemon`.
+pub const DAEMON_CERTIFICATE: &str = "slicewire-netop-daemon-rpc";
+
+/// Annotation on a Node: what its uplink carries each direction, in bits a second, as `10G`. Without
+/// it, the speed that the node's network device tells is taken.
+pub const UPLINK: &str = "slicewire.dev/uplink";
+/// UDP ports a gateway pod listens on for WireGuard: even generations of keys, and odd ones.
+pub const WIREGUARD_PORTS: [u16; 2] = [51820, 51821];
+/// The UDP port of a generation of keys in a gateway pod.
+pub fn wireguard_port(generation: slicewire_core::rotation::Generation) -> u16 {
+    let [even, odd] = WIREGUARD_PORTS;
+    if generation.is_multiple_of(2) { even } else { odd }
+}
+
+/// Annotation on a SliceConfig: a value it has not had before asks for new keys of its gateways.
+pub const ROTATE_KEYS: &str = "slicewire.dev/rotate-keys";
 /// TCP port of the router-sidecar's gRPC stream in a gateway pod.
 pub const ROUTES_PORT: u16 = 5580;
 /// UDP port of the tunnel probes between gateways, inside the tunnels.
@@ -44,8 +66,9 @@ pub const PROBE_PORT: u16 = 5581;
 /// UDP port of the slices' VXLANs between the nodes of a cluster; not 4789 or 8472, which CNIs use.
 pub const VXLAN_PORT: u16 = 5789;
 
-/// Annotation on a Cluster that will never come back: `"true"` lets slices and the cluster be
-/// deleted without its worker's word that it has cleaned up.
+/// Annotation on a Cluster that will never come back, or is not wanted back: `"true"` lets slices be
+/// deleted without its worker's word that it has cleaned up, and, when the Cluster itself is
+/// deleted, cuts it off at once: its credential dies, its tunnels are dropped, its objects go.
 pub const ABANDON: &str = "slicewire.dev/abandon";
 /// `app.kubernetes.io/part-of`, on every workload of Slicewire.
 pub const PART_OF: &str = "app.kubernetes.io/part-of";

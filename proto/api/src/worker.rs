@@ -5,8 +5,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::{NodePolicy, PodIdentity, PolicyKeys, SlicePolicySettings};
 use crate::{
-    AttachFailure, GatewayExposure, GatewayLane, NamespaceRule, RemoteCluster, WorkerGatewayStatus,
+    AttachFailure, GatewayExposure, GatewayLane, NamespaceRule, NodeQos, QosLimits, RemoteCluster,
+    SliceIsolation, WorkerGatewayStatus,
 };
 
 /// A slice in this cluster: the hub's desired state, kept here so that losing the hub stops
@@ -46,6 +48,9 @@ pub struct SliceSpec {
     pub pools: Vec<String>,
     /// The prefixes this cluster's gateways' addresses come from.
     pub gateway_prefixes: Vec<String>,
+    /// The prefixes that services' virtual addresses come from, the same in every cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_prefixes: Vec<String>,
     /// The other clusters of the slice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remotes: Vec<RemoteCluster>,
@@ -58,6 +63,19 @@ pub struct SliceSpec {
     pub vni: i32,
     /// Bytes of the largest IP packet on slice NICs.
     pub mtu: i32,
+    /// What holds where no policy says otherwise.
+    #[serde(default)]
+    pub policy: SlicePolicySettings,
+    /// Keeps the slice's namespaces to themselves on this cluster's own pod network; left out: it
+    /// does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<SliceIsolation>,
+    /// What nodes are to tell of their pods; left out: nothing at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_keys: Option<PolicyKeys>,
+    /// How much the slice may send in this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<QosLimits>,
 }
 
 /// What is known about a slice in this cluster.
@@ -115,9 +133,20 @@ pub struct SliceGatewaySpec {
     pub mtu: i32,
     /// One entry a gateway replica.
     pub lanes: Vec<GatewayLane>,
+    /// The generation of keys that every gateway of the slice has.
+    #[serde(default)]
+    #[schemars(with = "i64", range(min = 0))]
+    pub generation: u64,
+    /// The generation the keys are being changed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 0))]
+    pub next_generation: Option<u64>,
     /// How the gateways are published.
     #[serde(default)]
     pub exposure: GatewayExposure,
+    /// How much the slice may send in this cluster; the gateways share the ceiling equally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<QosLimits>,
 }
 
 /// A slice on one node: named `<slice>.<node>`, in `slicewire-system`. The node's daemon makes it
@@ -173,6 +202,9 @@ pub struct SliceNodeStatus {
     /// The NICs on this node, in the order of namespace and name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<Nic>,
+    /// Policies in the node's kernel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<NodePolicy>,
     /// Families (`IPv4`, `IPv6`) in which fewer than a quarter of the addresses are free: the
     /// worker controller gives another block.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -180,7 +212,11 @@ pub struct SliceNodeStatus {
     /// Pods that should be on the slice and are not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<AttachFailure>,
-    /// `Ready`: the router is up and every member pod of the node is attached.
+    /// The slice's traffic between this node and the others, where it is shaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<NodeQos>,
+    /// `Ready`: the router is up and every member pod of the node is attached. `QosHonoured`: what the
+    /// slice is promised can be kept on this node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -197,4 +233,8 @@ pub struct Nic {
     pub interface: String,
     /// Its addresses, one a family.
     pub addresses: Vec<String>,
+    /// What policies of the slice select the pod by; left out for gateways, and where nothing is
+    /// to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PodIdentity>,
 }

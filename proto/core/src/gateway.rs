@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::health::Health;
 use crate::name::{Lane, SliceName};
+use crate::rotation::Generation;
 
 /// A gateway and its tunnels, as `slice-gateway` tells its pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct Tunnels {
     pub cluster: String,
     /// The gateway's lane.
     pub lane: Lane,
-    /// The WireGuard device in the pod.
+    /// The WireGuard device of the generation that all have.
     pub device: String,
     /// `kernel` or `embedded`.
     pub backend: String,
@@ -24,7 +25,7 @@ pub struct Tunnels {
     pub addresses: Vec<IpAddr>,
     /// The whole slice's prefixes.
     pub prefixes: Vec<IpNet>,
-    /// The tunnels.
+    /// The tunnels, one a cluster and open generation of keys.
     pub tunnels: Vec<Tunnel>,
 }
 
@@ -33,6 +34,12 @@ pub struct Tunnels {
 pub struct Tunnel {
     /// The cluster at the other end.
     pub cluster: String,
+    /// The generation of its keys.
+    pub generation: Generation,
+    /// The WireGuard device in the pod.
+    pub device: String,
+    /// Whether it has a pre-shared key.
+    pub preshared: bool,
     /// The peer's public key.
     pub public_key: [u8; 32],
     /// The other device's addresses on the slice.
@@ -84,6 +91,10 @@ pub struct Route {
     pub path_mtu: Option<u16>,
     /// What passed.
     pub traffic: Traffic,
+    /// The generation of keys by which it is sent.
+    pub generation: Generation,
+    /// Whether that has a pre-shared key.
+    pub preshared: bool,
 }
 
 impl Routes {
@@ -105,6 +116,7 @@ impl Route {
             && self.health.up == last.health.up
             && self.health.rtt.is_some() == last.health.rtt.is_some()
             && self.path_mtu == last.path_mtu
+            && (self.generation, self.preshared) == (last.generation, last.preshared)
             && self.traffic.last_handshake_ms.is_some() == last.traffic.last_handshake_ms.is_some();
         // Below a tenth of a millisecond and of a percent, moves are noise of the machine.
         let rtt = moved(micros(&self.health), micros(&last.health), 100);
@@ -139,6 +151,8 @@ mod tests {
             },
             path_mtu: Some(1400),
             traffic: Traffic { last_handshake_ms: Some(1_000), rx_bytes: 1, tx_bytes: 2 },
+            generation: 1,
+            preshared: true,
         };
         change(&mut route);
         Routes {
@@ -175,6 +189,8 @@ mod tests {
             |r| r.health.loss_permille = 15,
             |r| r.traffic.last_handshake_ms = None,
             |r| r.cluster = "south".into(),
+            |r| r.generation = 2,
+            |r| r.preshared = false,
         ] {
             assert!(routes(change).is_news_after(&old));
         }

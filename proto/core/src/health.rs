@@ -30,7 +30,8 @@ pub struct Health {
     /// Mean difference of successive round-trip times: the interarrival jitter of RFC 3550,
     /// section 6.4.1, taken over round trips.
     pub jitter: Duration,
-    /// Probes of the last minute that got no answer, in thousandths.
+    /// Probes of the last minute that got no answer, in thousandths; counted from the first answer
+    /// on, once there is one.
     pub loss_permille: u16,
 }
 
@@ -89,13 +90,19 @@ impl Meter {
     /// Takes an answer. Duplicates and numbers that were never given change nothing. An answer
     /// that comes after it was given up still proves that the tunnel works.
     pub fn answered(&mut self, number: u64, now: Duration) -> Option<Transition> {
-        let probe = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let probe = self.probes.get_mut(probe)?;
+        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let probe = self.probes.get_mut(place)?;
         if probe.fate == Fate::Answered {
             return None;
         }
         probe.fate = Fate::Answered;
         let rtt = now.saturating_sub(probe.sent);
+        if self.highest_answered.is_none() {
+            // What went out before there was a tunnel was not lost by it.
+            self.probes.drain(..place);
+            self.first = number;
+            self.settled = self.settled.max(number);
+        }
         self.highest_answered = self.highest_answered.max(Some(number));
         self.missed = 0;
         self.round_trip(rtt);
@@ -256,7 +263,7 @@ mod tests {
         let end = STEP * fates.len() as u32 + MAX_TIMEOUT;
         let mut next = fates.iter();
         while now < end {
-            if (now.as_millis() % STEP.as_millis()) == 0
+            if now.as_millis().is_multiple_of(STEP.as_millis())
                 && let Some(fate) = next.next()
             {
                 let number = meter.sent(now);
@@ -292,6 +299,18 @@ mod tests {
         let (meter, seen) = run(&[None; 50]);
         assert_eq!(seen, []);
         assert_eq!(meter.health().loss_permille, 1000);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_tunnel_stood_is_not_lost() {
+        let mut fates = vec![None; 60];
+        fates.extend([Some(RTT); 20]);
+        let (meter, seen) = run(&fates);
+        assert_eq!(seen.len(), 1);
+        assert_eq!(meter.health().loss_permille, 0);
+        fates.extend([None; 20]);
+        let (meter, _) = run(&fates);
+        assert_eq!(meter.health().loss_permille, 500, "an outage is a loss");
     }
 
     #[test]
@@ -402,8 +421,11 @@ mod tests {
             }
             let health = meter.health();
             prop_assert!(health.loss_permille <= 1000);
-            let late = fates.iter().flatten().count();
-            let lost = (fates.len() - late) * 1000 / fates.len();
+            let arrival = |i: usize| fates[i].map(|delay| (STEP * i as u32 + delay, i));
+            let first = (0..fates.len()).filter_map(arrival).min().map_or(0, |(_, i)| i);
+            let counted = &fates[first..];
+            let answered = counted.iter().flatten().count();
+            let lost = (counted.len() - answered) * 1000 / counted.len();
             prop_assert_eq!(usize::from(health.loss_permille), lost);
         }
 

@@ -66,6 +66,8 @@ pub struct Demand {
     pub lanes: Lane,
     /// Clusters that want one more pool, by family.
     pub grow: BTreeMap<ClusterName, BTreeSet<Family>>,
+    /// Prefixes that are kept for something else.
+    pub reserved: Vec<IpNet>,
 }
 
 /// Gives every cluster of the demand its pools and gateway prefixes in every family of the slice.
@@ -76,7 +78,8 @@ pub struct Demand {
 /// and nobody else. What could not be satisfied is listed beside it; everything else still holds.
 pub fn allocate(prefixes: &[IpNet], held: &Holdings, demand: &Demand) -> (Holdings, Vec<NoRoom>) {
     let mut holdings = kept(prefixes, held);
-    let mut used: Vec<IpNet> = holdings.values().flat_map(Holding::all).copied().collect();
+    let held = holdings.values().flat_map(Holding::all);
+    let mut used: Vec<IpNet> = held.chain(&demand.reserved).copied().collect();
     let mut refused = Vec::new();
     let count = demand.clusters.len();
     for family in families(prefixes) {
@@ -227,7 +230,7 @@ fn take(
 
 /// Host bits of a pool that leaves room for twice as many clusters, and for 15 more pools where
 /// the prefix is large.
-fn pool_bits(prefix: &IpNet, clusters: usize) -> u8 {
+pub(crate) fn pool_bits(prefix: &IpNet, clusters: usize) -> u8 {
     let bits = space::host_bits(prefix);
     let parts = bits_for(clusters.max(1) as u128 * 2).max(if bits >= 12 { 4 } else { 2 });
     let most = match Family::of(prefix) {

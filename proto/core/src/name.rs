@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::onboarding::SYSTEM_NAMESPACE;
+use crate::rotation::Generation;
 use crate::violation::Violation;
 
 /// Longest slice name, in bytes: its gateway StatefulSet's pods carry it together
@@ -18,9 +19,23 @@ pub const MAX_CLUSTER_NAME: usize = 30;
 /// Longest project name, in bytes; see [`cluster_namespace`].
 pub const MAX_PROJECT_NAME: usize = 20;
 
-/// Checks a name against RFC 1123 label rules, a length, and the ban on `--`,
-/// which separates the parts of derived names.
+/// Checks a name of ours: as [`check_label`], and against the ban on `--`, which separates the
+/// parts of derived names.
 pub fn check(field: &str, value: &str, max: usize) -> Vec<Violation> {
+    let mut faults = check_label(field, value, max);
+    if value.contains("--") {
+        faults.push(Violation::new(
+            field,
+            value,
+            "NameSeparator",
+            "must not contain '--', which separates the parts of derived names",
+        ));
+    }
+    faults
+}
+
+/// Checks somebody else's name, as a namespace's, against RFC 1123 label rules and a length.
+pub fn check_label(field: &str, value: &str, max: usize) -> Vec<Violation> {
     let mut faults = Vec::new();
     if value.is_empty() || value.len() > max {
         faults.push(Violation::new(
@@ -40,14 +55,6 @@ pub fn check(field: &str, value: &str, max: usize) -> Vec<Violation> {
             value,
             "NameCharacters",
             "must be an RFC 1123 label: lower-case letters, digits and '-', beginning and ending with a letter or digit",
-        ));
-    }
-    if value.contains("--") {
-        faults.push(Violation::new(
-            field,
-            value,
-            "NameSeparator",
-            "must not contain '--', which separates the parts of derived names",
         ));
     }
     faults
@@ -129,6 +136,20 @@ pub fn cluster_namespace(project: &ProjectName, cluster: &ClusterName) -> String
     format!("slicewire-{project}--{cluster}")
 }
 
+/// The hub namespace in which clusters ask to join a project with one token: the only one its secret
+/// opens. No project or cluster can have it, as their names hold no `--`.
+pub fn token_namespace(project: &ProjectName, token: &str) -> String {
+    format!("slicewire-{project}--join--{token}")
+}
+
+/// The project and the token of a [`token_namespace`]; `None` when it is another.
+pub fn token_of(namespace: &str) -> Option<(ProjectName, String)> {
+    let rest = namespace.strip_prefix("slicewire-")?;
+    let (project, token) = rest.split_once("--join--")?;
+    let token = check("", token, crate::join::MAX_TOKEN_NAME).is_empty().then_some(token)?;
+    Some((ProjectName::parse(project).ok()?, token.to_owned()))
+}
+
 /// What a namespace on the hub is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubNamespace {
@@ -165,9 +186,41 @@ pub fn gateway_service(slice: &SliceName, lane: Lane) -> String {
     format!("sw-gw-{slice}-{lane}")
 }
 
-/// The Secret with the private keys of a slice's gateways in a worker: one entry a lane.
+/// The entry of a lane's private key in that Secret. The first generation's has the name it had
+/// before there were others.
+pub fn gateway_key_entry(lane: Lane, generation: Generation) -> String {
+    match generation {
+        0 => format!("lane-{lane}"),
+        _ => format!("lane-{lane}-generation-{generation}"),
+    }
+}
+
+/// The entry of a tunnel's pre-shared key in that Secret.
+pub fn preshared_key_entry(lane: Lane, generation: Generation, cluster: &str) -> String {
+    format!("psk-{lane}-generation-{generation}-{cluster}")
+}
+
+/// The Secret with what a worker has of an exchange of pre-shared keys that goes on; gateways do
+/// not see it.
+pub fn key_exchange_secret(slice: &SliceName) -> String {
+    format!("sw-gw-{slice}-exchange")
+}
+
+/// The Secret with the private keys of a slice's gateways in a worker: one entry a lane and
+/// generation, and the pre-shared keys of their tunnels.
 pub fn gateway_key_secret(slice: &SliceName) -> String {
     format!("sw-gw-{slice}-keys")
+}
+
+/// The Secret with the certificate of a slice's gateways in a worker.
+pub fn gateway_certificate_secret(slice: &SliceName) -> String {
+    format!("sw-gw-{slice}-rpc")
+}
+
+/// The name a slice's gateways are known by when they speak to their cluster: what their
+/// certificate says, never looked up. `.internal` belongs to nobody.
+pub fn gateway_server_name(slice: &SliceName) -> String {
+    format!("{slice}.gateway.slicewire.internal")
 }
 
 /// The SliceNode object of a slice on a node. Slice names hold no dot, so this is unambiguous.
@@ -175,11 +228,37 @@ pub fn slice_node(slice: &SliceName, node: &str) -> String {
     format!("{slice}.{node}")
 }
 
+/// A policy of a slice as a cluster is told it. Slice names hold no dot, so this is unambiguous.
+pub fn policy_object(slice: &str, policy: &str) -> String {
+    format!("{slice}.{policy}")
+}
+
+/// The `number`-th object with a cluster's endpoints on a slice.
+pub fn endpoints_object(slice: &str, cluster: &str, number: usize) -> String {
+    format!("{slice}.{cluster}.{number}")
+}
+
+/// The `number`-th place in which a cluster tells of its services on a slice.
+pub fn export_object(slice: &str, number: usize) -> String {
+    format!("{slice}.{number}")
+}
+
+/// A service of a slice as a cluster is told it. None of the three names holds a dot.
+pub fn import_object(slice: &str, namespace: &str, service: &str) -> String {
+    format!("{slice}.{namespace}.{service}")
+}
+
 /// Name of the VXLAN device inside a slice router.
 pub const VXLAN_DEVICE: &str = "swvx";
 
-/// Name of the WireGuard device in a gateway pod.
-pub const GATEWAY_DEVICE: &str = "swwg0";
+/// Names of the WireGuard devices in a gateway pod: for even generations of keys, and for odd ones.
+pub const GATEWAY_DEVICES: [&str; 2] = ["swwg0", "swwg1"];
+
+/// Name of the WireGuard device of a generation of keys.
+pub fn gateway_device(generation: Generation) -> &'static str {
+    let [even, odd] = GATEWAY_DEVICES;
+    if generation.is_multiple_of(2) { even } else { odd }
+}
 
 /// Name of the `index`-th slice NIC in a pod: `slice0`, `slice1` …
 pub fn pod_nic(index: usize) -> String {
@@ -200,7 +279,7 @@ pub fn vxlan_mac(slice: &SliceName, node: &str) -> [u8; 6] {
 }
 
 /// 64-bit FNV-1a (Fowler, Noll, Vo) over the parts, with a separator between them.
-pub(crate) fn fnv1a(parts: &[&str]) -> u64 {
+pub fn fnv1a(parts: &[&str]) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {
         for byte in part.bytes().chain([0u8]) {
@@ -252,6 +331,19 @@ mod tests {
             [SYSTEM_NAMESPACE, "default", "slicewire-", "slicewire-a--", "slicewire-a--b--c"]
         {
             assert_eq!(hub_namespace(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn namespaces_of_tokens_are_recognised_and_fit() {
+        let project = ProjectName::parse(&"p".repeat(MAX_PROJECT_NAME)).unwrap();
+        let token = "t".repeat(crate::join::MAX_TOKEN_NAME);
+        let namespace = token_namespace(&project, &token);
+        assert!(namespace.len() <= 63);
+        assert_eq!(token_of(&namespace), Some((project, token)));
+        assert_eq!(hub_namespace(&namespace), None);
+        for other in ["slicewire-demo--join", "slicewire-a--join--", "slicewire-a--join--b--c"] {
+            assert_eq!(token_of(other), None, "{other}");
         }
     }
 

@@ -103,19 +103,20 @@ impl NodeAddresses {
         families: &BTreeSet<Family>,
         now_ms: u64,
     ) -> Result<BTreeSet<IpAddr>, NoAddress> {
-        self.expire(now_ms);
         let mut addresses = self.held.get(pod).cloned().unwrap_or_default();
-        let taken = self.taken();
-        for family in families {
-            if addresses.iter().any(|a| Family::of_addr(a) == *family) {
-                continue;
-            }
-            addresses.insert(self.next_free(*family, &taken)?);
+        let has = |family: &Family| addresses.iter().any(|a| Family::of_addr(a) == *family);
+        let lacking: Vec<Family> = families.iter().copied().filter(|f| !has(f)).collect();
+        if lacking.is_empty() {
+            return Ok(addresses);
         }
-        for address in &addresses {
-            let family = Family::of_addr(address);
+        self.expire(now_ms);
+        let taken = self.taken();
+        let given = lacking.into_iter().map(|family| self.next_free(family, &taken));
+        for address in given.collect::<Result<Vec<_>, _>>()? {
+            let family = Family::of_addr(&address);
             self.last.retain(|a| Family::of_addr(a) != family);
-            self.last.insert(*address);
+            self.last.insert(address);
+            addresses.insert(address);
         }
         self.held.insert(pod.to_owned(), addresses.clone());
         Ok(addresses)

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::ipam::{Demand, Holding, Holdings, NoRoom, allocate, length_that_fits};
 use crate::name::{
-    ClusterName, Lane, MAX_CLUSTER_NAME, MAX_LANES, MAX_SLICE_NAME, SliceName, check,
+    ClusterName, Lane, MAX_CLUSTER_NAME, MAX_LANES, MAX_SLICE_NAME, SliceName, check, check_label,
 };
 use crate::prefix::{self, Family, overlap};
 use crate::violation::Violation;
@@ -63,6 +63,8 @@ pub struct World {
     pub held: Holdings,
     /// The running slice's prefixes.
     pub running: Vec<IpNet>,
+    /// What the running slice keeps for services' virtual addresses.
+    pub services: Vec<IpNet>,
 }
 
 /// What is known about a cluster.
@@ -102,8 +104,15 @@ pub fn validate(raw: &RawSlice, world: &World) -> Result<ValidatedSlice, Vec<Vio
     let lanes = lanes(raw.replicas, &mut faults);
     let mtu = mtu(raw.mtu, &mut faults);
     rules(raw, &mut faults);
-    // Room is worth asking about only where the question itself is sound.
-    if faults.is_empty() {
+    // Room can be asked about whenever prefixes, clusters and lanes are what was meant: a
+    // cluster that is not registered yet needs as much of it as one that is.
+    let meant = |f: &Violation| {
+        matches!(f.reason, "UnknownCluster" | "ClusterLeaving")
+            || !["spec.prefixes", "spec.clusters", "spec.gateways"]
+                .iter()
+                .any(|field| f.field.starts_with(field))
+    };
+    if faults.iter().all(meant) {
         room(&prefixes, &clusters, lanes, world, &mut faults);
     }
     let name = SliceName::parse(&raw.name);
@@ -227,7 +236,9 @@ fn unknown_cluster(field: &str, text: &str, world: &World) -> Violation {
     )
 }
 
-/// A slice must not hide a cluster's own pods and services from the slice's pods.
+/// A slice must not hide a cluster's own pods and services from the slice's pods. Where a running
+/// slice does, because the cluster says something new, that is the cluster's trouble and no reason
+/// to refuse the others a change.
 fn reserved(
     prefixes: &Placed<IpNet>,
     clusters: &Placed<ClusterName>,
@@ -236,6 +247,9 @@ fn reserved(
 ) {
     for (i, net) in prefixes {
         for (_, cluster) in clusters {
+            if world.running.contains(net) && world.held.contains_key(cluster) {
+                continue;
+            }
             let taken = world.clusters.get(cluster.as_str()).map(|c| c.reserved.as_slice());
             for other in taken.unwrap_or_default().iter().filter(|r| overlap(r, net)) {
                 faults.push(Violation::new(
@@ -315,10 +329,7 @@ fn rules(raw: &RawSlice, faults: &mut Vec<Violation>) {
             }
         }
         for (j, name) in rule.names.iter().enumerate() {
-            // Namespaces may contain `--`: that rule is ours, not theirs.
-            let field = format!("spec.namespaces[{i}].names[{j}]");
-            let broken = check(&field, name, 63);
-            faults.extend(broken.into_iter().filter(|f| f.reason != "NameSeparator"));
+            faults.extend(check_label(&format!("spec.namespaces[{i}].names[{j}]"), name, 63));
         }
     }
 }
@@ -336,6 +347,7 @@ fn room(
         clusters: clusters.iter().map(|(_, c)| c.clone()).collect(),
         lanes,
         grow: BTreeMap::new(),
+        reserved: world.services.clone(),
     };
     let (_, refused) = allocate(&nets, &world.held, &demand);
     let running = world.held.values().any(|h| h != &Holding::default());

@@ -32,7 +32,14 @@ impl Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:?}: {} ({})", self.field, self.value, self.message, self.reason)
+        write!(f, "{}: {}", self.field, self.said())
+    }
+}
+
+impl Violation {
+    /// Everything but the field, for those who tell that themselves.
+    pub fn said(&self) -> String {
+        format!("{:?}: {} ({})", self.value, self.message, self.reason)
     }
 }
 

@@ -40,6 +40,9 @@ impl From<&Tunnel> for v1::Tunnel {
             last_handshake_ms: from.traffic.last_handshake_ms.unwrap_or(0),
             rx_bytes: from.traffic.rx_bytes,
             tx_bytes: from.traffic.tx_bytes,
+            generation: from.generation,
+            device: from.device.clone(),
+            preshared: from.preshared,
         }
     }
 }
@@ -96,6 +99,8 @@ impl From<&Route> for v1::Route {
             last_handshake_ms: from.traffic.last_handshake_ms.unwrap_or(0),
             rx_bytes: from.traffic.rx_bytes,
             tx_bytes: from.traffic.tx_bytes,
+            generation: from.generation,
+            preshared: from.preshared,
         }
     }
 }
@@ -206,9 +211,12 @@ impl Reader {
             }
         };
         let traffic = traffic(from.last_handshake_ms, from.rx_bytes, from.tx_bytes);
-        let cluster = from.cluster;
+        let v1::Tunnel { cluster, generation, device, preshared, .. } = from;
         public_key.map(|public_key| Tunnel {
             cluster,
+            generation,
+            device,
+            preshared,
             public_key,
             addresses,
             prefixes,
@@ -241,6 +249,8 @@ impl Reader {
             },
             path_mtu: path_mtu.filter(|mtu| *mtu != 0),
             traffic: traffic(from.last_handshake_ms, from.rx_bytes, from.tx_bytes),
+            generation: from.generation,
+            preshared: from.preshared,
         }
     }
 }
@@ -273,6 +283,9 @@ mod tests {
             prefixes: vec!["10.20.0.0/16".parse().unwrap(), "fd00:20::/48".parse().unwrap()],
             tunnels: vec![Tunnel {
                 cluster: "west".into(),
+                generation: 3,
+                device: "swwg1".into(),
+                preshared: true,
                 public_key: [9; 32],
                 addresses: vec!["10.20.64.1".parse().unwrap()],
                 prefixes: vec!["10.20.64.0/18".parse().unwrap()],
@@ -299,6 +312,8 @@ mod tests {
                 },
                 path_mtu: Some(1412),
                 traffic: Traffic { last_handshake_ms: None, rx_bytes: 1, tx_bytes: 2 },
+                generation: 4,
+                preshared: true,
             }],
         }
     }

@@ -9,23 +9,33 @@
 //! | 8300 | from the slice's NIC | 51: remote prefixes → tunnels | unreachable |
 //! | 8301 | from the tunnels | 52: the slice's other prefixes → slice's NIC | unreachable |
 //! | 8302 | the pod's own | 53: remote prefixes → tunnels | going on |
-//! | 8303 | the pod's own | main | going on |
-//! | 8304 | all others | 54 | unreachable |
+//! | 8303 | the pod's own | 55: remote prefixes → tunnels by the other keys | going on |
+//! | 8304 | the pod's own | main | going on |
+//! | 8305 | all others | 54 | unreachable |
 //!
 //! What is for the pod itself never gets here: the local table is asked first. The pod's own
-//! packets and the kernel's reverse-path check look up as coming from `lo`; with table 53 before
-//! main both get the answer that matches how packets really go, strict check or not.
+//! packets and the kernel's reverse-path check look up as coming from `lo`.
+//!
+//! While keys are renewed there are two tunnels to a cluster, on two devices. Packets are sent by
+//! the one that [`choose`](slicewire_core::rotation::choose) says, and received by both: the node's
+//! daemon has the kernel's check of a pod with gateways be loose. WireGuard lets a peer send from its
+//! own prefixes only, whichever device it comes by. Probes, which are bound to the other device,
+//! find it in table 55.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use slicewire_core::gateway::Tunnels;
-use slicewire_core::name::GATEWAY_DEVICE;
+use slicewire_core::gateway::{Tunnel, Tunnels};
+use slicewire_core::name::GATEWAY_DEVICES;
 use slicewire_core::prefix::Family;
+use slicewire_core::rotation::Generation;
 use slicewire_kernel::{Link, MAIN_TABLE, NextHops, Op, Route, Rule};
 
-use super::Links;
+use super::{Devices, Links};
 
 /// From the slice.
 const OUT: u32 = 51;
@@ -35,8 +45,13 @@ const IN: u32 = 52;
 const OWN: u32 = 53;
 /// From anywhere else.
 const REST: u32 = 54;
+/// From the pod itself, bound to the device of the keys that are not sent by.
+const OTHER: u32 = 55;
 /// Priority of the first rule; the others follow.
 const FIRST_RULE: u32 = 8300;
+
+/// The generation of keys by which each cluster is sent to.
+pub(crate) type Chosen = BTreeMap<String, Generation>;
 
 /// The state to be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,35 +59,43 @@ pub(super) struct Wanted {
     routes: BTreeMap<(u32, IpNet), Route>,
     rules: BTreeSet<Rule>,
     pub(super) links: Links,
+    /// Whether the tunnels are known. Before, ways that are there are a predecessor's, and used.
+    known: bool,
     /// A device made anew takes its routes with it, even under the same name.
     numbers: Vec<u32>,
 }
 
 impl Wanted {
-    /// What has to be, with these tunnels (none known yet: `None`) and devices.
+    /// What has to be, with these tunnels (none known yet: `None`), the generation of keys that
+    /// each cluster is sent to by, and devices.
     pub(super) fn new(
         nic: &str,
         families: &[Family],
         tunnels: Option<&Tunnels>,
+        chosen: &Chosen,
         links: &BTreeSet<Link>,
     ) -> Self {
-        let device = tunnels.map_or(GATEWAY_DEVICE, |t| t.device.as_str());
         let up = |name: &str| links.iter().find(|link| link.name == name && link.up);
-        let tunnel_link = up(device);
+        let devices: Devices = GATEWAY_DEVICES
+            .iter()
+            .filter_map(|name| {
+                let link = up(name)?;
+                let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+                Some(((*name).to_owned(), (link.index, mtu)))
+            })
+            .collect();
         // The mark is set last by whoever plugs the NIC in: before, it is not ready.
         let nic_link = tunnels.and_then(|tunnels| {
             let mark = format!("slicewire/{}", tunnels.slice);
             up(nic).filter(|link| link.alias.as_deref() == Some(mark.as_str()))
         });
+        let numbers = devices.values().map(|(number, _)| *number);
         let mut wanted = Self {
             routes: BTreeMap::new(),
-            rules: rules(nic, device, families),
-            links: Links {
-                device: tunnel_link
-                    .map(|link| (link.index, u16::try_from(link.mtu).unwrap_or(u16::MAX))),
-                forwarding: nic_link.is_some() && tunnel_link.is_some(),
-            },
-            numbers: tunnel_link.iter().chain(&nic_link).map(|link| link.index).collect(),
+            rules: rules(nic, families),
+            known: tunnels.is_some(),
+            numbers: numbers.chain(nic_link.map(|link| link.index)).collect(),
+            links: Links { forwarding: nic_link.is_some() && !devices.is_empty(), devices },
         };
         for family in families {
             for table in [OUT, IN, REST] {
@@ -80,29 +103,50 @@ impl Wanted {
             }
         }
         if let Some(tunnels) = tunnels {
-            wanted.slice_routes(tunnels, device, tunnel_link.is_some(), nic, nic_link.is_some());
+            wanted.slice_routes(tunnels, chosen, nic, nic_link.is_some());
         }
         wanted
     }
 
-    fn slice_routes(
-        &mut self,
-        tunnels: &Tunnels,
-        device: &str,
-        device_up: bool,
-        nic: &str,
-        nic_up: bool,
-    ) {
+    fn slice_routes(&mut self, tunnels: &Tunnels, chosen: &Chosen, nic: &str, nic_up: bool) {
         for prefix in &tunnels.prefixes {
             let next = NextHops::via(router(Family::of(prefix)), nic);
             self.route(IN, *prefix, if nic_up { next } else { NextHops::Unreachable });
         }
-        for prefix in tunnels.tunnels.iter().flat_map(|tunnel| &tunnel.prefixes) {
-            let next = || if device_up { NextHops::dev(device) } else { NextHops::Unreachable };
-            self.route(OUT, *prefix, next());
-            self.route(OWN, *prefix, next());
-            // What comes from one tunnel goes to this cluster, not on to another one.
-            self.route(IN, *prefix, NextHops::Unreachable);
+        let mut clusters: BTreeMap<&str, Vec<&Tunnel>> = BTreeMap::new();
+        for tunnel in &tunnels.tunnels {
+            clusters.entry(&tunnel.cluster).or_default().push(tunnel);
+        }
+        for (cluster, ways) in clusters {
+            let is_chosen = |t: &&&Tunnel| chosen.get(cluster) == Some(&t.generation);
+            let Some(used) = ways.iter().find(is_chosen).or(ways.first()) else { continue };
+            let other = ways.iter().find(|t| t.device != used.device);
+            for prefix in &used.prefixes {
+                // What comes from one tunnel goes to this cluster, not on to another one.
+                self.route(IN, *prefix, NextHops::Unreachable);
+                self.ways(*prefix, &used.device, other.map(|t| t.device.as_str()));
+            }
+        }
+    }
+
+    /// The ways to a prefix: for all packets, and by the other keys for what needs that.
+    fn ways(&mut self, prefix: IpNet, used: &str, other: Option<&str>) {
+        let there = |device: &&str| self.links.devices.contains_key(*device);
+        let (used, other) = (Some(used).filter(there), other.filter(there));
+        let next = || used.map_or(NextHops::Unreachable, NextHops::dev);
+        self.route(OUT, prefix, next());
+        self.route(OWN, prefix, next());
+        if let Some(other) = other {
+            self.route(OTHER, prefix, NextHops::dev(other));
+        }
+    }
+
+    /// By which device packets to a prefix go, as routes that were found say.
+    pub(super) fn found(routes: &BTreeSet<Route>, prefix: &IpNet) -> Option<String> {
+        let found = routes.iter().find(|route| route.table == OUT && route.dst == *prefix)?;
+        match &found.next {
+            NextHops::One(hop) => Some(hop.dev.clone()),
+            _ => None,
         }
     }
 
@@ -112,15 +156,16 @@ impl Wanted {
     }
 
     /// The operations that lead from what is found to this; none if it is the same. Ways are
-    /// made before they are used, and what blocks goes last.
+    /// made before they are used, and what blocks goes last. No way is closed before the tunnels are
+    /// known: a process that has just started does not interrupt what its predecessor made.
     pub(super) fn changes(&self, routes: &BTreeSet<Route>, rules: &BTreeSet<Rule>) -> Vec<Op> {
-        let ours = |route: &&Route| (OUT..=REST).contains(&route.table);
+        let ours = |route: &&Route| (OUT..=OTHER).contains(&route.table);
         let found: BTreeMap<_, _> =
             routes.iter().filter(ours).map(|route| ((route.table, route.dst), route)).collect();
         let missing = self.routes.iter().filter(|(key, route)| found.get(key) != Some(route));
         let mut ops: Vec<_> = missing.map(|(_, route)| Op::ReplaceRoute(route.clone())).collect();
         ops.extend(self.rules.difference(rules).cloned().map(Op::AddRule));
-        let gone = found.keys().filter(|key| !self.routes.contains_key(key));
+        let gone = found.keys().filter(|key| self.known && !self.routes.contains_key(key));
         ops.extend(gone.map(|(table, dst)| Op::DeleteRoute { table: *table, dst: *dst }));
         let ours = |rule: &&Rule| (FIRST_RULE..FIRST_RULE + 10).contains(&rule.priority);
         let gone = rules.difference(&self.rules).filter(ours);
@@ -129,18 +174,21 @@ impl Wanted {
     }
 }
 
-fn rules(nic: &str, device: &str, families: &[Family]) -> BTreeSet<Rule> {
+fn rules(nic: &str, families: &[Family]) -> BTreeSet<Rule> {
+    let [even, odd] = GATEWAY_DEVICES;
     let steps = [
-        (Some(nic), OUT),
-        (Some(device), IN),
-        (Some("lo"), OWN),
-        (Some("lo"), MAIN_TABLE),
-        (None, REST),
+        (0, Some(nic), OUT),
+        (1, Some(even), IN),
+        (1, Some(odd), IN),
+        (2, Some("lo"), OWN),
+        (3, Some("lo"), OTHER),
+        (4, Some("lo"), MAIN_TABLE),
+        (5, None, REST),
     ];
     let of = |family: &Family| {
         let family = *family;
-        (FIRST_RULE..).zip(steps).map(move |(priority, (iif, table))| Rule {
-            priority,
+        steps.map(move |(place, iif, table)| Rule {
+            priority: FIRST_RULE + place,
             family,
             iif: iif.map(str::to_owned),
             table,
@@ -161,198 +209,5 @@ fn router(family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(169, 254, 1, 1).into(),
         Family::V6 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use slicewire_core::gateway::{Traffic, Tunnel};
-    use slicewire_core::name::SliceName;
-    use slicewire_kernel::LinkKind;
-
-    use super::*;
-
-    const BOTH: [Family; 2] = [Family::V4, Family::V6];
-
-    fn tunnels() -> Tunnels {
-        let tunnel = |cluster: &str, prefixes: &[&str]| Tunnel {
-            cluster: cluster.into(),
-            public_key: [1; 32],
-            addresses: vec![],
-            prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
-            endpoint: None,
-            traffic: Traffic::default(),
-        };
-        Tunnels {
-            slice: SliceName::parse("blue").unwrap(),
-            cluster: "east".into(),
-            lane: 0,
-            device: "swwg0".into(),
-            backend: "embedded".into(),
-            addresses: vec![],
-            prefixes: vec!["10.20.0.0/16".parse().unwrap(), "fd00:20::/48".parse().unwrap()],
-            tunnels: vec![
-                tunnel("west", &["10.20.64.0/18", "fd00:20:0:4000::/50"]),
-                tunnel("south", &["10.20.128.0/18"]),
-            ],
-        }
-    }
-
-    fn link(name: &str, index: u32, alias: Option<&str>) -> Link {
-        Link {
-            name: name.into(),
-            index,
-            kind: LinkKind::Other(String::new()),
-            alias: alias.map(str::to_owned),
-            mac: None,
-            mtu: 1400,
-            up: true,
-            peer: None,
-        }
-    }
-
-    fn links() -> BTreeSet<Link> {
-        BTreeSet::from([
-            link("eth0", 2, None),
-            link("slice0", 3, Some("slicewire/blue")),
-            link("swwg0", 4, None),
-        ])
-    }
-
-    /// Where a packet goes: the kernel's lookup over rules and tables.
-    fn lookup(wanted: &Wanted, main: &[Route], iif: &str, to: &str) -> Option<NextHops> {
-        let to: IpAddr = to.parse().unwrap();
-        let family = Family::of_addr(&to);
-        let from = |rule: &&Rule| {
-            rule.family == family && rule.iif.as_deref().is_none_or(|name| name == iif)
-        };
-        wanted.rules.iter().filter(from).find_map(|rule| {
-            let routes = wanted.routes.values().chain(main);
-            let fits = routes.filter(|r| r.table == rule.table && r.dst.contains(&to));
-            fits.max_by_key(|r| r.dst.prefix_len()).map(|r| r.next.clone())
-        })
-    }
-
-    fn main_table() -> Vec<Route> {
-        let default = |dst: &str, via: &str| {
-            Route::new(dst.parse().unwrap(), NextHops::via(via.parse().unwrap(), "eth0"))
-        };
-        let slice = |dst: &str, via: &str| {
-            Route::new(dst.parse().unwrap(), NextHops::via(via.parse().unwrap(), "slice0"))
-        };
-        vec![
-            default("0.0.0.0/0", "172.16.0.1"),
-            default("::/0", "fd99::1"),
-            slice("10.20.0.0/16", "169.254.1.1"),
-            slice("fd00:20::/48", "fe80::1"),
-        ]
-    }
-
-    fn device(next: Option<NextHops>) -> String {
-        match next {
-            Some(NextHops::One(hop)) => hop.dev,
-            Some(NextHops::Unreachable) => "unreachable".into(),
-            other => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn every_packet_goes_where_it_may_and_nowhere_else() {
-        let wanted = Wanted::new("slice0", &BOTH, Some(&tunnels()), &links());
-        assert!(wanted.links.forwarding);
-        let cases = [
-            ("slice0", "10.20.64.9", "swwg0"),
-            ("slice0", "fd00:20:0:4000::9", "swwg0"),
-            ("slice0", "10.20.128.9", "swwg0"),
-            ("slice0", "10.20.0.9", "unreachable"),
-            ("slice0", "192.0.2.1", "unreachable"),
-            ("slice0", "2001:db8::1", "unreachable"),
-            ("swwg0", "10.20.0.9", "slice0"),
-            ("swwg0", "fd00:20::9", "slice0"),
-            ("swwg0", "10.20.128.9", "unreachable"),
-            ("swwg0", "192.0.2.1", "unreachable"),
-            ("swwg0", "2001:db8::1", "unreachable"),
-            ("lo", "10.20.64.1", "swwg0"),
-            ("lo", "10.20.0.9", "slice0"),
-            ("lo", "192.0.2.1", "eth0"),
-            ("lo", "2001:db8::1", "eth0"),
-            ("eth0", "10.20.0.9", "unreachable"),
-            ("eth0", "10.20.64.9", "unreachable"),
-            ("eth0", "192.0.2.1", "unreachable"),
-            ("eth0", "fd00:20::9", "unreachable"),
-        ];
-        for (iif, to, expected) in cases {
-            let got = device(lookup(&wanted, &main_table(), iif, to));
-            assert_eq!(got, expected, "from {iif} to {to}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_forwarded_around_a_missing_device() {
-        let some = |names: &[&str]| -> BTreeSet<Link> {
-            links().into_iter().filter(|l| names.contains(&l.name.as_str())).collect()
-        };
-        let tunnels = tunnels();
-        let cases = [
-            (None, links()),
-            (Some(&tunnels), some(&["eth0"])),
-            (Some(&tunnels), some(&["eth0", "slice0"])),
-            (Some(&tunnels), some(&["eth0", "swwg0"])),
-        ];
-        for (tunnels, links) in cases {
-            let wanted = Wanted::new("slice0", &BOTH, tunnels, &links);
-            assert!(!wanted.links.forwarding);
-            for iif in ["eth0", "slice0", "swwg0"] {
-                for to in ["10.20.0.9", "192.0.2.1", "fd00:20::9", "2001:db8::1"] {
-                    let got = device(lookup(&wanted, &main_table(), iif, to));
-                    assert!(
-                        got != "eth0" && !(iif == "eth0" && got != "unreachable"),
-                        "{iif} {to}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_nic_that_is_not_this_slices_or_not_ready_is_not_used() {
-        for alias in [None, Some("slicewire/red"), Some("slicewire/blu")] {
-            let mut links = links();
-            links.retain(|l| l.name != "slice0");
-            links.insert(link("slice0", 3, alias));
-            let wanted = Wanted::new("slice0", &BOTH, Some(&tunnels()), &links);
-            assert!(!wanted.links.forwarding);
-            let got = device(lookup(&wanted, &main_table(), "swwg0", "10.20.0.9"));
-            assert_eq!(got, "unreachable");
-        }
-    }
-
-    #[test]
-    fn changes_converge_and_leave_others_alone() {
-        let wanted = Wanted::new("slice0", &BOTH, Some(&tunnels()), &links());
-        let daemons = main_table();
-        let stale = Route::new("10.99.0.0/16".parse().unwrap(), NextHops::Unreachable);
-        let stale_rule = Rule { priority: 8305, family: Family::V4, iif: None, table: 99 };
-        let mut routes: BTreeSet<_> = daemons.iter().cloned().collect();
-        routes.insert(stale.clone().in_table(OUT));
-        let mut rules = BTreeSet::from([stale_rule.clone()]);
-        for op in wanted.changes(&routes, &rules) {
-            match op {
-                Op::ReplaceRoute(route) => {
-                    routes.retain(|r| (r.table, r.dst) != (route.table, route.dst));
-                    routes.insert(route);
-                }
-                Op::DeleteRoute { table, dst } => {
-                    routes.retain(|r| (r.table, r.dst) != (table, dst))
-                }
-                Op::AddRule(rule) => assert!(rules.insert(rule)),
-                Op::DeleteRule(rule) => assert!(rules.remove(&rule)),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(wanted.changes(&routes, &rules), []);
-        assert!(!rules.contains(&stale_rule));
-        assert!(daemons.iter().all(|route| routes.contains(route)));
-        assert!(!routes.contains(&stale.in_table(OUT)));
     }
 }

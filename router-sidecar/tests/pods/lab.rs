@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 use slicewire_core::gateway::Routes;
 use slicewire_rpc::gateway::v1::WatchRoutesRequest;
 use slicewire_rpc::gateway::v1::route_service_client::RouteServiceClient;
+use slicewire_rpc::tls::{AUTHORITIES, CERTIFICATE, KEY};
+use tonic::transport::Endpoint;
+
+use crate::authority::Authority;
 
 /// One side's fixed values; names differ in every field so that swaps are caught.
 pub(crate) struct Side {
@@ -51,6 +55,7 @@ pub(crate) const WEST: Side = Side {
 pub(crate) struct Lab {
     tag: String,
     dir: tempfile::TempDir,
+    authority: Authority,
     running: Vec<(String, Child)>,
 }
 
@@ -58,7 +63,8 @@ impl Lab {
     pub(crate) fn new(what: &str) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "network namespaces need root");
         let tag = format!("swside{}{what}", std::process::id());
-        let lab = Self { tag, dir: tempfile::tempdir().unwrap(), running: Vec::new() };
+        let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let lab = Self { tag, dir, authority, running: Vec::new() };
         run(&format!("ip netns add {}", lab.ns("wan")));
         lab.ip("wan", "link set lo up");
         lab.ip("wan", "link add br0 type bridge");
@@ -88,6 +94,14 @@ impl Lab {
         try_run(&format!("ip netns exec {} {command}", self.ns(ns))).0
     }
 
+    /// Starts a program in a namespace, with a place for what it prints.
+    pub(crate) fn begin(&self, ns: &str, command: &str, output: impl Into<Stdio>) -> Child {
+        let line = format!("ip netns exec {} {command}", self.ns(ns));
+        let mut words = line.split_whitespace();
+        let mut program = Command::new(words.next().unwrap());
+        program.args(words).stdout(output).spawn().unwrap()
+    }
+
     /// Runs a program in a namespace; returns what it printed.
     pub(crate) fn read_in(&self, ns: &str, command: &str) -> String {
         let (_, output) = try_run(&format!("ip netns exec {} {command}", self.ns(ns)));
@@ -103,10 +117,11 @@ impl Lab {
         self.ip(pod, &format!("addr add {}/24 dev eth0", side.wan));
         self.ip(pod, "link set eth0 up");
         self.ip(pod, "route add default via 198.51.100.1");
-        // As on nodes whose distribution sets it: the check must not be in the way.
+        // As on nodes whose distribution sets it, until the pod gets its NIC.
         assert!(self.try_in(pod, "sysctl -qw net.ipv4.conf.all.rp_filter=1"));
         std::fs::create_dir_all(self.path(pod)).unwrap();
         std::fs::write(self.path(pod).join("lane-0"), side.private_key).unwrap();
+        self.authority.gateway(&self.path(pod));
     }
 
     /// Does what the node's daemon does: plugs the slice's NIC into a pod.
@@ -134,26 +149,48 @@ impl Lab {
             self.ip(&router, &format!("neigh add {address} dev port lladdr {nic} nud permanent"));
             self.ip(&router, &format!("route add {slice} via {address} dev port onlink src {app}"));
         }
-        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
-            assert!(self.try_in(pod, &format!("sysctl -qw {key}=1")));
+        for setting in [
+            "net.ipv4.ip_forward=1",
+            "net.ipv4.conf.all.rp_filter=2",
+            "net.ipv6.conf.all.forwarding=1",
+        ] {
+            assert!(self.try_in(pod, &format!("sysctl -qw {setting}")));
         }
         self.ip(pod, "link set slice0 alias slicewire/blue");
     }
 
     /// Writes a side's plan: what the worker controller would put into the SliceGateway.
     pub(crate) fn plan(&self, side: &Side, other: &Side) {
+        self.plan_keys(side, other, (0, other.public_key), None);
+    }
+
+    /// The same with the other side's keys: generation and public key, and those of the next.
+    pub(crate) fn plan_keys(
+        &self,
+        side: &Side,
+        other: &Side,
+        (generation, public_key): (u64, &str),
+        next: Option<&str>,
+    ) {
+        let at = |generation: u64| vec![format!("{}:{}", other.wan, 51820 + generation % 2)];
         let tunnel = serde_json::json!({
             "cluster": other.name,
-            "publicKey": other.public_key,
-            "endpoints": [format!("{}:51820", other.wan)],
+            "publicKey": public_key,
+            "endpoints": at(generation),
             "addresses": other.device,
             "prefixes": other.prefixes,
+            "next": next.map(|key| {
+                serde_json::json!({"publicKey": key, "endpoints": at(generation + 1)})
+            }),
         });
+        let next = next.map(|_| generation + 1);
         let spec = serde_json::json!({
             "slice": "blue",
             "cluster": side.name,
             "prefixes": ["10.20.0.0/16", "fd00:20::/48"],
             "mtu": 1400,
+            "generation": generation,
+            "nextGeneration": next,
             "lanes": [{ "lane": 0, "addresses": side.device, "tunnels": [tunnel] }],
         });
         std::fs::write(self.path(side.name).join("plan.json"), spec.to_string()).unwrap();
@@ -175,7 +212,11 @@ impl Lab {
     pub(crate) fn start_sidecar(&mut self, side: &Side) {
         let socket = self.path(side.name).join("gateway.sock");
         let program = Path::new(env!("CARGO_BIN_EXE_router-sidecar"));
-        let args = [format!("--socket={}", socket.display())];
+        let certificate = self.path(side.name);
+        let args = [
+            format!("--socket={}", socket.display()),
+            format!("--certificate={}", certificate.display()),
+        ];
         self.start(side.name, "router-sidecar", program, &args);
     }
 
@@ -210,7 +251,8 @@ impl Lab {
     /// Watches a side's routes as a node does, from a thread in the pod's namespace.
     pub(crate) fn watch(&self, side: &Side) -> Watch {
         let path = format!("/run/netns/{}", self.ns(side.name));
-        let address = format!("http://{}:5580", side.wan);
+        let node = Endpoint::from_shared(format!("https://{}:5580", side.wan)).unwrap();
+        let node = node.tls_config(self.authority.node()).unwrap();
         let (send, seen) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let ns = std::fs::File::open(path).unwrap();
@@ -218,12 +260,22 @@ impl Lab {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                while follow(&address, &send).await.is_err() {
+                while follow(&node, &send).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             });
         });
         Watch { seen, last: None }
+    }
+
+    /// Options with which curl shows what a node of the cluster shows.
+    pub(crate) fn node_files(&self) -> String {
+        let dir = self.path("node");
+        std::fs::create_dir_all(&dir).unwrap();
+        self.authority.node_files(&dir);
+        let file = |name: &str| dir.join(name).display().to_string();
+        let (trusted, shown, key) = (file(AUTHORITIES), file(CERTIFICATE), file(KEY));
+        format!("--cacert {trusted} --cert {shown} --key {key}")
     }
 
     /// What the programs logged, for when a test fails.
@@ -299,8 +351,8 @@ impl Watch {
 type Seen = std::sync::mpsc::Sender<(Instant, Routes)>;
 
 /// Passes on what a stream says; an error when it broke and should be tried again.
-async fn follow(address: &str, send: &Seen) -> Result<(), Box<dyn std::error::Error>> {
-    let mut client = RouteServiceClient::connect(address.to_owned()).await?;
+async fn follow(node: &Endpoint, send: &Seen) -> Result<(), Box<dyn std::error::Error>> {
+    let mut client = RouteServiceClient::new(node.connect().await?);
     let request = WatchRoutesRequest { watcher: "test".into() };
     let mut stream = client.watch_routes(request).await?.into_inner();
     while let Some(message) = stream.message().await? {

@@ -30,6 +30,8 @@ pub enum Drop {
     MalformedContent,
     /// From a peer: the source is not in the peer's allowed IPs.
     SpoofedSource,
+    /// From the network: so much has been waiting for so long that senders have to slow down.
+    Delayed,
     /// The UDP socket refused the datagram.
     SendFailed,
     /// The datagram is larger than the way out allows.
@@ -40,7 +42,7 @@ pub enum Drop {
 
 impl Drop {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MalformedInner,
         Self::NoRoute,
         Self::NoEndpoint,
@@ -53,6 +55,7 @@ impl Drop {
         Self::Replayed,
         Self::MalformedContent,
         Self::SpoofedSource,
+        Self::Delayed,
         Self::SendFailed,
         Self::TooBig,
         Self::DeviceRefused,
@@ -73,6 +76,7 @@ impl Drop {
             Self::Replayed => "replayed",
             Self::MalformedContent => "malformed_content",
             Self::SpoofedSource => "spoofed_source",
+            Self::Delayed => "delayed",
             Self::SendFailed => "send_failed",
             Self::TooBig => "too_big",
             Self::DeviceRefused => "device_refused",

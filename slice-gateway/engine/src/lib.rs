@@ -20,6 +20,7 @@ mod shell;
 pub mod uapi;
 
 pub use config::{CONTROL_DIRECTORY, Config, DEFAULT_QUEUE, Options, PeerConfig};
+pub use core::peer::MessageLimits;
 pub use counters::{Drop, TrafficStats};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use shell::{Engine, EngineError, EngineHandle, PeerStats, Stats};

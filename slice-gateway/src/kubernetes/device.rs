@@ -7,14 +7,6 @@ use ipnet::IpNet;
 use slicewire_kernel::{Address, LinkChange, Op, State};
 
 use super::plan::Plan;
-use crate::backend::Choice;
-
-/// Which device, made by what.
-#[derive(Debug, Clone)]
-pub(super) struct Spec {
-    pub(super) name: String,
-    pub(super) choice: Choice,
-}
 
 /// The operations that make the device what the plan says; none if it is. Link-local addresses
 /// are the kernel's and stay.
@@ -61,7 +53,8 @@ mod tests {
             mtu: 1400,
             addresses: vec!["10.20.0.1".parse().unwrap(), "fd00:20::1".parse().unwrap()],
             prefixes: vec![],
-            tunnels: vec![],
+            generations: vec![],
+            qos: None,
         }
     }
 

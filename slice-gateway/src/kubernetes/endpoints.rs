@@ -17,16 +17,14 @@ use super::plan::PlannedTunnel;
 /// A session is dead this long after its handshake: WireGuard's Reject-After-Time.
 const DEAD: Duration = Duration::from_secs(180);
 
-/// How long the n-th call waits for an answer, the last entry for all further ones. Longer than
-/// any round trip the previous ones may have been too impatient for.
-const PATIENCE: [Duration; 6] = [
-    Duration::from_secs(1),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-    Duration::from_secs(15),
-];
+/// How long the n-th call waits for an answer, in milliseconds, the last entry for all further
+/// ones. Short at first, because two gateways of a new slice come up within moments of each other
+/// and are reachable some moments later; every third is long enough for a path around the world,
+/// which the others are too impatient for.
+const PATIENCE_MS: [u64; 15] =
+    [150, 150, 500, 150, 150, 500, 150, 150, 500, 1_000, 1_000, 2_000, 2_000, 5_000, 15_000];
+/// So many calls are made in quick succession.
+const EAGER_CALLS: usize = 9;
 
 /// The calls that go unanswered. Times are durations since any fixed moment.
 #[derive(Debug, Default)]
@@ -41,6 +39,8 @@ struct Call {
     /// Calls without an answer.
     unanswered: usize,
     since: Duration,
+    /// Whether there is a session.
+    answered: bool,
 }
 
 impl Endpoints {
@@ -64,12 +64,14 @@ impl Endpoints {
         for tunnel in tunnels.iter().filter(|t| !t.endpoints.is_empty()) {
             let call = self.calls.entry(tunnel.public_key);
             let call = call.or_insert(Call { since: now, ..Call::default() });
-            if handshake(&tunnel.public_key).is_some_and(|age| age < DEAD) {
-                *call = Call { turn: call.turn, unanswered: 0, since: now };
+            call.answered = handshake(&tunnel.public_key).is_some_and(|age| age < DEAD);
+            if call.answered {
+                *call = Call { unanswered: 0, since: now, ..*call };
                 continue;
             }
-            let patience = PATIENCE.get(call.unanswered).or(PATIENCE.last());
-            if patience.is_some_and(|patience| now.saturating_sub(call.since) >= *patience) {
+            let patience = PATIENCE_MS.get(call.unanswered).or(PATIENCE_MS.last());
+            let patience = patience.copied().map(Duration::from_millis);
+            if patience.is_some_and(|patience| now.saturating_sub(call.since) >= patience) {
                 call.turn += 1;
                 call.unanswered += 1;
                 call.since = now;
@@ -77,6 +79,11 @@ impl Endpoints {
             }
         }
         again
+    }
+
+    /// Whether a peer is being called in quick succession.
+    pub(super) fn eager(&self) -> bool {
+        self.calls.values().any(|call| !call.answered && call.unanswered < EAGER_CALLS)
     }
 }
 
@@ -91,38 +98,57 @@ mod tests {
             endpoints: endpoints.iter().map(|e| e.parse().unwrap()).collect(),
             addresses: vec![],
             prefixes: vec![],
+            preshared_key: None,
         }
     }
 
-    /// Seconds at which a peer is called anew within `until` seconds.
+    /// Milliseconds at which a peer is called anew within `until` seconds, looked at twenty times
+    /// a second; `age` says how many seconds ago its handshake was.
     fn calls(tunnel: &PlannedTunnel, until: u64, age: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
         let mut endpoints = Endpoints::default();
         let tunnels = [tunnel.clone()];
-        let called = |second: &u64| {
-            let now = Duration::from_secs(*second);
-            let age = age(*second).map(Duration::from_secs);
-            !endpoints.step(&tunnels, |_| age, now).is_empty()
+        let called = |ms: &u64| {
+            let age = age(*ms / 1_000).map(Duration::from_secs);
+            !endpoints.step(&tunnels, |_| age, Duration::from_millis(*ms)).is_empty()
         };
-        (0..until).filter(called).collect()
+        (0..until * 1_000).step_by(50).filter(called).collect()
     }
 
     #[test]
     fn a_silent_peer_is_called_often_at_first_and_then_rarely() {
         let silent = tunnel(1, &["192.0.2.1:1"]);
-        assert_eq!(calls(&silent, 45, |_| None), [1, 2, 4, 6, 11, 26, 41]);
+        let at = calls(&silent, 45, |_| None);
+        assert_eq!(at[..6], [150, 300, 800, 950, 1_100, 1_600]);
+        assert_eq!(at[9..], [3_400, 4_400, 6_400, 8_400, 13_400, 28_400, 43_400]);
     }
 
     #[test]
     fn a_peer_with_a_session_is_never_touched() {
         let peer = tunnel(1, &["192.0.2.1:1", "192.0.2.2:1"]);
         assert!(calls(&peer, 1000, |_| Some(179)).is_empty());
-        assert_eq!(calls(&peer, 12, |s| s.checked_sub(2)), [1]);
+        assert_eq!(calls(&peer, 12, |s| s.checked_sub(1)), [150, 300, 800, 950]);
     }
 
     #[test]
     fn a_peer_whose_session_died_is_called_again() {
         let peer = tunnel(1, &["192.0.2.1:1"]);
-        assert_eq!(calls(&peer, 184, Some), [180, 181, 183]);
+        assert_eq!(calls(&peer, 181, Some), [180_100, 180_250, 180_750, 180_900]);
+    }
+
+    #[test]
+    fn only_a_peer_that_may_come_any_moment_is_looked_at_often() {
+        let peer = [tunnel(1, &["192.0.2.1:1"])];
+        let mut endpoints = Endpoints::default();
+        assert!(!endpoints.eager());
+        let second = Duration::from_secs;
+        endpoints.step(&peer, |_| None, second(0));
+        assert!(endpoints.eager());
+        endpoints.step(&peer, |_| Some(second(1)), second(1));
+        assert!(!endpoints.eager());
+        for s in 2..40 {
+            endpoints.step(&peer, |_| None, second(s));
+        }
+        assert!(!endpoints.eager());
     }
 
     #[test]

@@ -1,28 +1,31 @@
 //! The loop that keeps a gateway what its plan says, and tells how it is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use slicewire_api::SliceGatewaySpec;
 use slicewire_core::gateway::{Traffic, Tunnel, Tunnels};
-use slicewire_core::name::Lane;
+use slicewire_core::name::{Lane, gateway_device};
 use slicewire_core::violation::{self, Violation};
-use slicewire_engine::{PrivateKey, PublicKey};
 use slicewire_kernel::{Errors, Kernel, Network as _, Ns, NsId};
 use slicewire_runtime::ReadyGuard;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::device::{self, Spec};
-use super::endpoints::Endpoints;
-use super::plan::{self, Plan};
+use super::keys::Keys;
+use super::limits::Limits;
+use super::plan::{self, Plan, PlannedGeneration};
+use super::slot::{self, Slot};
 use super::source::Plans;
-use crate::backend::{Backend, BackendError, PeerState};
+use crate::backend::{BackendError, Choice};
 
 /// How often the tunnels are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same while a peer is being called.
+const LOOK_EAGERLY: Duration = Duration::from_millis(50);
 /// How often the device is compared with the plan although nothing said it changed.
 const RESYNC: Duration = Duration::from_secs(10);
 /// How soon a failed attempt is repeated.
@@ -31,8 +34,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Who this gateway is.
 pub(super) struct Identity {
     pub(super) lane: Lane,
-    pub(super) key: Arc<PrivateKey>,
+    pub(super) keys: Keys,
+    /// UDP port of even generations of keys; odd ones have the next.
     pub(super) listen_port: u16,
+    pub(super) choice: Choice,
 }
 
 /// The gateway's state at one moment.
@@ -48,15 +53,22 @@ pub(super) struct Snapshot {
 /// Where watchers find the newest snapshot; `None` before the device is up.
 pub(super) type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
-/// Why the device is not what the plan says.
+/// Why the devices are not what the plan says.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     Backend(#[from] BackendError),
     #[error(transparent)]
     Observe(#[from] slicewire_kernel::Error),
     #[error(transparent)]
     Apply(#[from] Errors),
+    #[error(
+        "there is no private key {0}: the gateway's key Secret has to be mounted there, with one \
+         entry a lane and generation; or make a key with `wg genkey`"
+    )]
+    NoKey(String),
+    #[error("{0}")]
+    BadKey(String),
 }
 
 impl Failure {
@@ -65,22 +77,32 @@ impl Failure {
             Self::Backend(error) => error.reason(),
             Self::Observe(error) => error.reason(),
             Self::Apply(errors) => errors.reason(),
+            Self::NoKey(_) => "NoKey",
+            Self::BadKey(_) => "BadKey",
         }
     }
+}
+
+/// How far the plan is brought about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Whole,
+    /// What is there works; keys of the next generation have not come yet.
+    WaitsForKeys,
 }
 
 /// A gateway.
 pub(super) struct Gateway {
     identity: Identity,
-    device: Spec,
     kernel: Kernel,
     ns: Ns,
-    backend: Option<Backend>,
+    /// The open generations of keys, at most one a device.
+    slots: Vec<Slot>,
+    limits: Limits,
     plan: Option<Plan>,
     faults: Vec<Violation>,
-    endpoints: Endpoints,
     started: Instant,
-    /// When the device is next compared with the plan.
+    /// When the devices are next compared with the plan.
     due: Instant,
     snapshot: watch::Sender<Option<Arc<Snapshot>>>,
 }
@@ -89,7 +111,6 @@ impl Gateway {
     /// A gateway in this process's network namespace that does nothing yet.
     pub(super) async fn open(
         identity: Identity,
-        device: Spec,
         snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     ) -> anyhow::Result<Self> {
         let kernel = Kernel::new();
@@ -97,20 +118,19 @@ impl Gateway {
         let now = Instant::now();
         Ok(Self {
             identity,
-            device,
             kernel,
             ns,
-            backend: None,
+            slots: Vec::new(),
+            limits: Limits::default(),
             plan: None,
             faults: Vec::new(),
-            endpoints: Endpoints::default(),
             started: now,
             due: now,
             snapshot,
         })
     }
 
-    /// Follows the plans until `stop`. `ready` is dropped when the device first is what its plan
+    /// Follows the plans until `stop`. `ready` is dropped when the devices first are what the plan
     /// says.
     pub(super) async fn run(
         mut self,
@@ -119,18 +139,18 @@ impl Gateway {
         stop: CancellationToken,
     ) {
         let mut ready = Some(ready);
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let eager = self.slots.iter().any(Slot::eager);
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(spec) = plans.recv() => self.adopt(&spec),
-                _ = look.tick() => {}
+                () = tokio::time::sleep(if eager { LOOK_EAGERLY } else { LOOK }) => {}
             }
             if Instant::now() >= self.due {
                 let done = self.converge().await;
-                self.due = Instant::now() + if done { RESYNC } else { RETRY };
-                if done && self.plan.is_some() {
+                let again = if done == Some(Done::Whole) { RESYNC } else { RETRY };
+                self.due = Instant::now() + again;
+                if done.is_some() && self.plan.is_some() {
                     drop(ready.take());
                 }
             }
@@ -152,8 +172,11 @@ impl Gateway {
                 }
                 self.faults = faults;
                 if self.plan.as_ref() != Some(&plan) {
-                    let (tunnels, lane) = (plan.tunnels.len(), plan.lane);
-                    tracing::info!(slice = %plan.slice, lane, tunnels, "new plan");
+                    let lane = plan.lane;
+                    for planned in &plan.generations {
+                        let (generation, tunnels) = (planned.generation, planned.tunnels.len());
+                        tracing::info!(slice = %plan.slice, lane, generation, tunnels, "new plan");
+                    }
                     self.plan = Some(plan);
                     self.due = Instant::now();
                 }
@@ -161,42 +184,79 @@ impl Gateway {
         }
     }
 
-    async fn converge(&mut self) -> bool {
-        let Some(plan) = self.plan.take() else { return true };
+    /// Makes all what the plan says; `None` where that failed.
+    async fn converge(&mut self) -> Option<Done> {
+        let Some(plan) = self.plan.take() else { return Some(Done::Whole) };
         let result = self.realise(&plan).await;
         self.plan = Some(plan);
         match result {
-            Ok(()) => true,
+            Ok(done) => Some(done),
             Err(error) => {
                 let reason = error.reason();
                 tracing::warn!(reason, %error, "the device is not what the plan says; trying again");
-                false
+                None
             }
         }
     }
 
-    async fn realise(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let name = self.device.name.as_str();
-        if self.backend.is_none() {
-            let choice = self.device.choice;
-            let backend = Backend::start(choice, &self.kernel, &self.ns, name, plan.mtu).await?;
-            tracing::info!(device = name, backend = backend.name(), "WireGuard device is up");
-            self.backend = Some(backend);
+    /// Closes what is not asked for any more, and then sees to every generation, however it goes
+    /// with the others.
+    async fn realise(&mut self, plan: &Plan) -> Result<Done, Failure> {
+        let planned =
+            |slot: &Slot| plan.generations.iter().any(|p| p.generation == slot.generation);
+        let (keep, close): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.slots).into_iter().partition(planned);
+        self.slots = keep;
+        for slot in close {
+            tracing::info!(generation = slot.generation, "the old keys are not used any more");
+            slot.backend.remove().await?;
         }
-        let ops = device::changes(name, plan, &self.ns.observe().await?);
-        if !ops.is_empty() {
-            self.ns.apply(ops).await?;
+        let devices: Vec<_> =
+            plan.generations.iter().map(|p| gateway_device(p.generation)).collect();
+        slot::remove_left(&self.ns, &devices).await?;
+        let mut whole = Ok(Done::Whole);
+        for planned in &plan.generations {
+            match self.realise_generation(plan, planned).await {
+                Ok(true) => {}
+                Ok(false) => whole = whole.map(|_| Done::WaitsForKeys),
+                Err(error) => whole = whole.and(Err(error)),
+            }
         }
-        self.configure(plan, &[]).await
+        self.limits.keep(&devices, ports(self.identity.listen_port), plan.qos).await;
+        whole
     }
 
-    async fn configure(&mut self, plan: &Plan, left_out: &[PublicKey]) -> Result<(), Failure> {
-        let Identity { key, listen_port, .. } = &self.identity;
-        let config = plan.config(key, *listen_port, |t| self.endpoints.pick(t), left_out);
-        if let Some(backend) = &mut self.backend {
-            backend.apply(config).await?;
+    /// Tells whether all keys for the generation were there.
+    async fn realise_generation(
+        &mut self,
+        plan: &Plan,
+        planned: &PlannedGeneration,
+    ) -> Result<bool, Failure> {
+        let Identity { keys, listen_port, choice, .. } = &self.identity;
+        let generation = planned.generation;
+        let at = self.slots.iter().position(|slot| slot.generation == generation);
+        let at = match at {
+            Some(at) => at,
+            None => {
+                let key = keys.private(generation);
+                let key = key.map_err(|error| Failure::BadKey(format!("{error:#}")))?;
+                let Some(key) = key else {
+                    // That of the next generation comes later than the plan.
+                    let missing = || Failure::NoKey(keys.path(generation).display().to_string());
+                    return if planned.protected { Ok(false) } else { Err(missing()) };
+                };
+                let [even, odd] = ports(*listen_port);
+                let port = if generation.is_multiple_of(2) { even } else { odd };
+                let place = (&self.kernel, &self.ns);
+                let slot = Slot::open(generation, key, port, plan.mtu, *choice, place).await?;
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        };
+        match self.slots.get_mut(at) {
+            Some(slot) => slot.realise(plan, planned, keys, &self.ns).await,
+            None => Ok(false),
         }
-        Ok(())
     }
 
     /// Looks at the tunnels: calls those anew that do not answer, and tells how they are.
@@ -211,23 +271,28 @@ impl Gateway {
     }
 
     async fn attend(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let Some(backend) = &self.backend else { return Ok(()) };
-        let peers = backend.peers().await?;
-        let wall = SystemTime::now();
-        let age = |key: &PublicKey| {
-            let at = peers.get(key)?.last_handshake?;
-            Some(wall.duration_since(at).unwrap_or_default())
+        let Some(backend) = self.slots.first().map(|slot| slot.backend.name()) else {
+            return Ok(());
         };
-        let again = self.endpoints.step(&plan.tunnels, age, self.started.elapsed());
-        let traffic = |key: &PublicKey| peers.get(key).copied().unwrap_or_default();
-        let tunnels = tunnels(plan, &self.device.name, backend.name(), traffic);
-        let drops = backend.drops();
-        self.publish(tunnels, drops);
-        if !again.is_empty() {
-            tracing::debug!(?again, "calling peers anew");
-            self.configure(plan, &again).await?;
-            self.configure(plan, &[]).await?;
+        let (mut tunnels, mut drops) = (Vec::new(), BTreeMap::<&str, u64>::new());
+        for slot in &mut self.slots {
+            tunnels.extend(slot.attend(self.started.elapsed()).await?);
+            for (why, packets) in slot.backend.drops() {
+                *drops.entry(why).or_default() += packets;
+            }
         }
+        let device = plan.generations.first().map_or("", |p| gateway_device(p.generation));
+        let tunnels = Tunnels {
+            slice: plan.slice.clone(),
+            cluster: plan.cluster.clone(),
+            lane: plan.lane,
+            device: device.to_owned(),
+            backend: backend.to_owned(),
+            addresses: plan.addresses.clone(),
+            prefixes: plan.prefixes.clone(),
+            tunnels,
+        };
+        self.publish(tunnels, drops.into_iter().collect());
         Ok(())
     }
 
@@ -239,12 +304,25 @@ impl Gateway {
                 Some(last) => last.version,
                 None => 0,
             };
+            for cluster in new_sessions(last.as_deref(), &tunnels) {
+                tracing::info!(cluster, "tunnel has a session");
+            }
             let next = Snapshot { tunnels, drops, plan_faults, version };
             let changed = last.as_deref() != Some(&next);
             *last = Some(Arc::new(next));
             changed
         });
     }
+}
+
+/// Clusters whose gateway has answered since `last`, for the first time.
+fn new_sessions<'a>(last: Option<&Snapshot>, now: &'a Tunnels) -> Vec<&'a str> {
+    let had = |key: &[u8; 32]| {
+        let known = last.iter().flat_map(|last| &last.tunnels.tunnels);
+        known.filter(|t| t.public_key == *key).any(|t| t.traffic.last_handshake_ms.is_some())
+    };
+    let new = |t: &&Tunnel| t.traffic.last_handshake_ms.is_some() && !had(&t.public_key);
+    now.tunnels.iter().filter(new).map(|t| t.cluster.as_str()).collect()
 }
 
 /// Whether more changed than byte counters.
@@ -260,41 +338,7 @@ fn news(old: &Tunnels, new: &Tunnels) -> bool {
     bare(old) != bare(new)
 }
 
-fn tunnels(
-    plan: &Plan,
-    device: &str,
-    backend: &str,
-    state: impl Fn(&PublicKey) -> PeerState,
-) -> Tunnels {
-    let tunnel = |planned: &plan::PlannedTunnel| {
-        let state = state(&planned.public_key);
-        Tunnel {
-            cluster: planned.cluster.clone(),
-            public_key: *planned.public_key.as_bytes(),
-            addresses: planned.addresses.clone(),
-            prefixes: planned.prefixes.clone(),
-            endpoint: state.last_handshake.and(state.endpoint),
-            traffic: Traffic {
-                last_handshake_ms: state.last_handshake.and_then(epoch_ms),
-                rx_bytes: state.rx_bytes,
-                tx_bytes: state.tx_bytes,
-            },
-        }
-    };
-    Tunnels {
-        slice: plan.slice.clone(),
-        cluster: plan.cluster.clone(),
-        lane: plan.lane,
-        device: device.to_owned(),
-        backend: backend.to_owned(),
-        addresses: plan.addresses.clone(),
-        prefixes: plan.prefixes.clone(),
-        tunnels: plan.tunnels.iter().map(tunnel).collect(),
-    }
-}
-
-/// Whole tenths of a second, so that a time computed twice from two clocks is the same.
-fn epoch_ms(at: SystemTime) -> Option<u64> {
-    let ms = at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis();
-    u64::try_from(ms / 100 * 100).ok()
+/// The ports of even and of odd generations.
+fn ports(first: u16) -> [u16; 2] {
+    [first, first.wrapping_add(1)]
 }

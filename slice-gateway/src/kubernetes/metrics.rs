@@ -1,6 +1,9 @@
 //! Metrics in Prometheus' text format.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+use slicewire_core::gateway::Tunnel;
 
 use super::gateway::{Snapshot, Snapshots};
 
@@ -20,10 +23,15 @@ fn text(snapshot: &Snapshot) -> String {
             let _ = writeln!(out, "{name}{{{labels}{more}}} {value}");
         }
     };
-    let peers = |value: fn(&slicewire_core::gateway::Tunnel) -> u64| {
-        let line =
-            |t: &slicewire_core::gateway::Tunnel| (format!(",remote=\"{}\"", t.cluster), value(t));
-        of.tunnels.iter().map(line).collect::<Vec<_>>()
+    // While keys are renewed, a cluster has two tunnels.
+    let peers = |value: fn(&Tunnel) -> u64, join: fn(u64, u64) -> u64| {
+        let mut clusters: BTreeMap<&str, u64> = BTreeMap::new();
+        for tunnel in &of.tunnels {
+            let sum = clusters.entry(&tunnel.cluster).or_default();
+            *sum = join(*sum, value(tunnel));
+        }
+        let line = |(cluster, value)| (format!(",remote=\"{cluster}\""), value);
+        clusters.into_iter().map(line).collect::<Vec<_>>()
     };
     family(
         "slicewire_gateway_info",
@@ -35,19 +43,19 @@ fn text(snapshot: &Snapshot) -> String {
         "slicewire_gateway_receive_bytes_total",
         "counter",
         "WireGuard bytes received from a remote cluster.",
-        peers(|t| t.traffic.rx_bytes),
+        peers(|t| t.traffic.rx_bytes, u64::saturating_add),
     );
     family(
         "slicewire_gateway_transmit_bytes_total",
         "counter",
         "WireGuard bytes sent to a remote cluster.",
-        peers(|t| t.traffic.tx_bytes),
+        peers(|t| t.traffic.tx_bytes, u64::saturating_add),
     );
     family(
         "slicewire_gateway_last_handshake_seconds",
         "gauge",
         "Unix time of the last handshake with a remote cluster; 0 before the first.",
-        peers(|t| t.traffic.last_handshake_ms.unwrap_or(0) / 1000),
+        peers(|t| t.traffic.last_handshake_ms.unwrap_or(0) / 1000, u64::max),
     );
     family(
         "slicewire_gateway_dropped_packets_total",

@@ -7,18 +7,19 @@
 mod device;
 mod endpoints;
 mod gateway;
+mod keys;
+mod limits;
 mod metrics;
 mod plan;
 mod serve;
+mod slot;
 mod source;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
-use slicewire_core::name::{GATEWAY_DEVICE, Lane};
-use slicewire_engine::PrivateKey;
+use slicewire_core::name::Lane;
 use slicewire_runtime::Health;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -44,17 +45,17 @@ pub(crate) struct Args {
     /// Read again whenever it changes.
     #[arg(long)]
     plan: Option<PathBuf>,
-    /// Directory with the lanes' private keys: a file `lane-<number>` each, as `wg genkey` writes.
+    /// Directory with the lanes' private keys: a file `lane-<number>` each, as `wg genkey` writes,
+    /// and `lane-<number>-generation-<number>` for generations after the first.
     #[arg(long, default_value = "/etc/slicewire/keys")]
     keys: PathBuf,
     /// Unix socket to tell the tunnels' state on. A copy of the plan is kept beside it.
     #[arg(long, default_value = "/run/slicewire/gateway.sock")]
     socket: PathBuf,
-    /// Name of the WireGuard device.
-    #[arg(long, default_value = GATEWAY_DEVICE)]
-    device: String,
-    /// UDP port to listen on for other gateways.
-    #[arg(long, default_value_t = slicewire_api::labels::WIREGUARD_PORT)]
+    /// UDP port to listen on for other gateways, by even generations of keys; the next one is for
+    /// odd generations.
+    #[arg(long, default_value_t = slicewire_api::labels::WIREGUARD_PORTS[0],
+          value_parser = clap::value_parser!(u16).range(1..=65534))]
     listen_port: u16,
     /// What does WireGuard: the kernel's device, the embedded engine, or whichever is there.
     #[arg(long, value_enum, default_value_t)]
@@ -76,7 +77,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let lane = lane(args.lane, args.pod_name.as_deref())?;
-    let key = read_key(&args.keys.join(format!("lane-{lane}")))?;
+    let keys = keys::Keys::new(args.keys.clone(), lane);
     let stop = slicewire_runtime::shutdown_signal().context("cannot handle signals")?;
     let health = Health::default();
     let ready = health.wait_for("device");
@@ -87,9 +88,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     serve::start(&args.socket, snapshots, stop.clone())?;
     let plans = plans(&args, &stop).await?;
 
-    let identity = gateway::Identity { lane, key, listen_port: args.listen_port };
-    let device = device::Spec { name: args.device, choice: args.backend };
-    let gateway = gateway::Gateway::open(identity, device, snapshot).await?;
+    let (listen_port, choice) = (args.listen_port, args.backend);
+    let identity = gateway::Identity { lane, keys, listen_port, choice };
+    let gateway = gateway::Gateway::open(identity, snapshot).await?;
     gateway.run(plans, ready, stop).await;
     Ok(())
 }
@@ -138,24 +139,6 @@ fn lane(lane: Option<Lane>, pod_name: Option<&str>) -> anyhow::Result<Lane> {
     })
 }
 
-fn read_key(path: &Path) -> anyhow::Result<Arc<PrivateKey>> {
-    let text = std::fs::read_to_string(path).with_context(|| {
-        format!(
-            "cannot read the private key {}: mount the gateway's key Secret there \
-             (it has one entry a lane), or make a key with `wg genkey`",
-            path.display()
-        )
-    })?;
-    let key = PrivateKey::from_base64(&text)
-        .with_context(|| format!("the private key {} cannot be used", path.display()))?;
-    anyhow::ensure!(
-        !key.is_zero(),
-        "the private key {} is all zeroes, which is no key: make one with `wg genkey`",
-        path.display()
-    );
-    Ok(Arc::new(key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,20 +151,5 @@ mod tests {
             let error = lane(None, name).unwrap_err().to_string();
             assert!(error.contains("POD_NAME") && error.contains("--lane"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_bad_key_file_is_named_and_not_shown() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lane-0");
-        let missing = format!("{:#}", read_key(&path).unwrap_err());
-        assert!(missing.contains("lane-0") && missing.contains("wg genkey"), "{missing}");
-        std::fs::write(&path, "c2VjcmV0").unwrap();
-        let short = format!("{:#}", read_key(&path).unwrap_err());
-        assert!(short.contains("lane-0") && !short.contains("c2VjcmV0"), "{short}");
-        std::fs::write(&path, format!("{}=\n", "A".repeat(43))).unwrap();
-        assert!(read_key(&path).unwrap_err().to_string().contains("zeroes"));
-        std::fs::write(&path, "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n").unwrap();
-        read_key(&path).unwrap();
     }
 }

@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use slicewire_api::{GatewayLane, SliceGatewaySpec, Tunnel};
+use slicewire_api::{GatewayLane, NextKey, SliceGatewaySpec, Tunnel};
 use slicewire_core::name::{Lane, SliceName};
 use slicewire_core::prefix;
+use slicewire_core::qos::{Qos, QosFields, Rate};
+use slicewire_core::rotation::Generation;
 use slicewire_core::violation::Violation;
-use slicewire_engine::{Config, PeerConfig, PrivateKey, PublicKey};
+use slicewire_engine::{Config, PeerConfig, PresharedKey, PrivateKey, PublicKey};
 
 /// How often a peer hears from us when there is no traffic: less than half of what the shortest
 /// NAT mappings live (RFC 4787 recommends 2 minutes, many give 30 s).
@@ -26,6 +28,18 @@ pub(super) struct Plan {
     pub(super) addresses: Vec<IpAddr>,
     /// The whole slice's.
     pub(super) prefixes: Vec<IpNet>,
+    /// The open generations of keys: the one that all have, and the one they are changing to.
+    pub(super) generations: Vec<PlannedGeneration>,
+    /// What this gateway alone may send and receive.
+    pub(super) qos: Option<Qos>,
+}
+
+/// The tunnels by one generation of keys, which has a device of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlannedGeneration {
+    pub(super) generation: Generation,
+    /// Whether tunnels have to have a pre-shared key.
+    pub(super) protected: bool,
     pub(super) tunnels: Vec<PlannedTunnel>,
 }
 
@@ -38,6 +52,8 @@ pub(super) struct PlannedTunnel {
     pub(super) endpoints: Vec<SocketAddr>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) prefixes: Vec<IpNet>,
+    /// Mixed into the handshake; known when the keys have been read.
+    pub(super) preshared_key: Option<PresharedKey>,
 }
 
 /// Reads the plan of a lane. Tunnels with faults are left out and their faults returned beside
@@ -70,12 +86,55 @@ pub(super) fn of_lane(
     });
     match (slice, mtu, found, addresses) {
         (Ok(slice), Some(mtu), Some((i, found)), Some(addresses)) if faults.is_empty() => {
-            let tunnels = tunnels(i, found, &mut faults);
+            let generations = generations(spec, i, found, &mut faults);
             let cluster = spec.cluster.clone();
-            Ok((Plan { slice, cluster, lane, mtu, addresses, prefixes, tunnels }, faults))
+            let qos = qos(spec, &mut faults);
+            Ok((Plan { slice, cluster, lane, mtu, addresses, prefixes, generations, qos }, faults))
         }
         _ => Err(faults),
     }
+}
+
+/// The gateway's equal part of what the slice may send in this cluster. A fault in it is told, and
+/// then nothing is limited: packets matter more.
+fn qos(spec: &SliceGatewaySpec, faults: &mut Vec<Violation>) -> Option<Qos> {
+    let asked = QosFields::from(spec.qos.as_ref()?).parse("spec.qos");
+    let asked = asked.map_err(|found| faults.extend(found)).ok()?;
+    let lanes = u64::try_from(spec.lanes.len()).unwrap_or(1).max(1);
+    let part = |rate: Rate| Rate(rate.0 / lanes);
+    Some(Qos { ceiling: asked.ceiling.map(part), ..asked })
+}
+
+/// The generation that all have, and the next one: with it come the peers that have published
+/// their keys for it, and nothing of them but key and endpoints differs.
+fn generations(
+    spec: &SliceGatewaySpec,
+    lane: usize,
+    from: &GatewayLane,
+    faults: &mut Vec<Violation>,
+) -> Vec<PlannedGeneration> {
+    let current = spec.generation;
+    let tunnels = tunnels(lane, from, faults);
+    let mut all = vec![PlannedGeneration { generation: current, protected: false, tunnels }];
+    match spec.next_generation {
+        Some(next) if current.checked_add(1) != Some(next) => {
+            let text = format!("must be the generation after spec.generation, {current}");
+            let field = "spec.nextGeneration";
+            faults.push(Violation::new(field, next.to_string(), "Generation", text));
+        }
+        Some(generation) => {
+            let renewed = |t: &Tunnel| {
+                let NextKey { public_key, endpoints } = t.next.clone()?;
+                Some(Tunnel { public_key, endpoints, ..t.clone() })
+            };
+            let tunnels = from.tunnels.iter().filter_map(renewed).collect();
+            let from = GatewayLane { tunnels, ..from.clone() };
+            let tunnels = self::tunnels(lane, &from, faults);
+            all.push(PlannedGeneration { generation, protected: true, tunnels });
+        }
+        None => {}
+    }
+    all
 }
 
 fn tunnels(lane: usize, from: &GatewayLane, faults: &mut Vec<Violation>) -> Vec<PlannedTunnel> {
@@ -108,7 +167,8 @@ fn tunnel(at: &str, from: &Tunnel, faults: &mut Vec<Violation>) -> Option<Planne
     let prefixes = read(&from.prefixes, &format!("{at}.prefixes"), prefix::parse, faults);
     let cluster = from.cluster.clone();
     let public_key = public_key.ok()?;
-    Some(PlannedTunnel { cluster, public_key, endpoints, addresses, prefixes })
+    let preshared_key = None;
+    Some(PlannedTunnel { cluster, public_key, endpoints, addresses, prefixes, preshared_key })
 }
 
 fn read<T>(
@@ -138,27 +198,26 @@ fn endpoint(field: &str, text: &str) -> Result<SocketAddr, Violation> {
     })
 }
 
-impl Plan {
-    /// The WireGuard configuration, calling every peer at the endpoint that `endpoint` picks for
-    /// it, without the peers that are `left_out`.
-    pub(super) fn config(
-        &self,
-        key: &PrivateKey,
-        listen_port: u16,
-        endpoint: impl Fn(&PlannedTunnel) -> Option<SocketAddr>,
-        left_out: &[PublicKey],
-    ) -> Config {
-        let peers = self.tunnels.iter().filter(|t| !left_out.contains(&t.public_key));
-        let peers = peers.map(|tunnel| PeerConfig {
-            endpoint: endpoint(tunnel),
-            allowed_ips: tunnel.prefixes.clone(),
-            // Without an endpoint there is nobody to keep a mapping to; once the peer has called,
-            // its own keepalives do.
-            keepalive: (!tunnel.endpoints.is_empty()).then_some(KEEPALIVE),
-            ..PeerConfig::new(tunnel.public_key)
-        });
-        Config { private_key: Some(key.clone()), listen_port, fwmark: 0, peers: peers.collect() }
-    }
+/// The WireGuard configuration of a generation's device, calling every peer at the endpoint that
+/// `endpoint` picks for it, without the peers that are `left_out`.
+pub(super) fn config(
+    tunnels: &[PlannedTunnel],
+    key: &PrivateKey,
+    listen_port: u16,
+    endpoint: impl Fn(&PlannedTunnel) -> Option<SocketAddr>,
+    left_out: &[PublicKey],
+) -> Config {
+    let peers = tunnels.iter().filter(|t| !left_out.contains(&t.public_key));
+    let peers = peers.map(|tunnel| PeerConfig {
+        endpoint: endpoint(tunnel),
+        preshared_key: tunnel.preshared_key.clone(),
+        allowed_ips: tunnel.prefixes.clone(),
+        // Without an endpoint there is nobody to keep a mapping to; once the peer has called,
+        // its own keepalives do.
+        keepalive: (!tunnel.endpoints.is_empty()).then_some(KEEPALIVE),
+        ..PeerConfig::new(tunnel.public_key)
+    });
+    Config { private_key: Some(key.clone()), listen_port, fwmark: 0, peers: peers.collect() }
 }
 
 #[cfg(test)]
@@ -175,6 +234,7 @@ mod tests {
             endpoints: vec![format!("192.0.2.{third}:31820"), "[2001:db8::2]:31820".into()],
             addresses: vec![format!("10.20.{third}.1")],
             prefixes: vec![format!("10.20.{third}.0/24"), format!("fd00:20:{third}::/48")],
+            next: None,
         };
         SliceGatewaySpec {
             slice: "blue".into(),
@@ -195,7 +255,8 @@ mod tests {
         let (plan, faults) = of_lane(&spec(), 1).unwrap();
         assert_eq!((plan.mtu, faults), (1400, vec![]));
         let key = PrivateKey::from_bytes([7; 32]);
-        let config = plan.config(&key, 51820, |t| t.endpoints.last().copied(), &[]);
+        let tunnels = &plan.generations[0].tunnels;
+        let config = super::config(tunnels, &key, 51820, |t| t.endpoints.last().copied(), &[]);
         assert_eq!(config.listen_port, 51820);
         let peers: Vec<_> = config.peers.iter().map(|p| p.public_key.to_string()).collect();
         assert_eq!(peers, [KEY, OTHER]);
@@ -203,8 +264,26 @@ mod tests {
         assert_eq!(config.peers[1].allowed_ips[0], "10.20.2.0/24".parse::<IpNet>().unwrap());
         let keepalive = config.peers[0].keepalive.unwrap();
         assert!((10..=15).contains(&keepalive.as_secs()));
-        let left = plan.config(&key, 51820, |_| None, &[plan.tunnels[0].public_key]);
+        let left = super::config(tunnels, &key, 51820, |_| None, &[tunnels[0].public_key]);
         assert_eq!(left.peers.len(), 1);
+    }
+
+    #[test]
+    fn gateways_share_the_slices_ceiling() {
+        let mut spec = spec();
+        spec.lanes.push(GatewayLane { lane: 2, ..spec.lanes[0].clone() });
+        let ceiling = |text: &str| slicewire_api::QosLimits {
+            ceiling: Some(text.into()),
+            dscp: Some("EF".into()),
+            ..slicewire_api::QosLimits::default()
+        };
+        spec.qos = Some(ceiling("100M"));
+        let qos = of_lane(&spec, 1).unwrap().0.qos.unwrap();
+        assert_eq!((qos.ceiling, qos.dscp.unwrap().0), (Some(Rate(50_000_000)), 46));
+        spec.qos = Some(ceiling("much"));
+        let (plan, faults) = of_lane(&spec, 1).unwrap();
+        assert_eq!((plan.qos, faults[0].reason), (None, "MalformedRate"));
+        assert_eq!(plan.generations[0].tunnels.len(), 2);
     }
 
     #[test]
@@ -215,8 +294,8 @@ mod tests {
         tunnel.prefixes[0] = "10.20.1.1/24".into();
         tunnel.public_key = "short".into();
         let (plan, faults) = of_lane(&broken, 1).unwrap();
-        assert_eq!(plan.tunnels.len(), 1);
-        assert_eq!(plan.tunnels[0].cluster, "south");
+        assert_eq!(plan.generations[0].tunnels.len(), 1);
+        assert_eq!(plan.generations[0].tunnels[0].cluster, "south");
         let told: Vec<_> = faults.iter().map(|f| (f.field.as_str(), f.reason)).collect();
         assert_eq!(
             told,
@@ -233,7 +312,7 @@ mod tests {
         let mut twice = spec();
         twice.lanes[0].tunnels[1].public_key = KEY.into();
         let (plan, faults) = of_lane(&twice, 1).unwrap();
-        assert_eq!(plan.tunnels.len(), 1);
+        assert_eq!(plan.generations[0].tunnels.len(), 1);
         assert_eq!(faults[0].reason, "DuplicateKey");
     }
 
@@ -247,5 +326,29 @@ mod tests {
         let mut address = spec();
         address.lanes[0].addresses[0] = "10.20.0.2/29".into();
         assert_eq!(of_lane(&address, 1).unwrap_err()[0].field, "spec.lanes[0].addresses[0]");
+    }
+
+    #[test]
+    fn the_next_generation_has_the_same_tunnels_by_other_keys_and_ports() {
+        let mut renewing = spec();
+        (renewing.generation, renewing.next_generation) = (6, Some(7));
+        let endpoints = vec!["192.0.2.1:31821".to_owned()];
+        renewing.lanes[0].tunnels[0].next =
+            Some(NextKey { public_key: OTHER.into(), endpoints: endpoints.clone() });
+        let (plan, faults) = of_lane(&renewing, 1).unwrap();
+        assert_eq!(faults, []);
+        let [current, next] = plan.generations.as_slice() else { panic!("{plan:?}") };
+        assert_eq!((current.generation, current.protected, current.tunnels.len()), (6, false, 2));
+        // South has not published its next key yet.
+        assert_eq!((next.generation, next.protected, next.tunnels.len()), (7, true, 1));
+        let (old, new) = (&current.tunnels[0], &next.tunnels[0]);
+        assert_eq!((&old.prefixes, &old.addresses), (&new.prefixes, &new.addresses));
+        assert_eq!(new.public_key.to_string(), OTHER);
+        assert_eq!(new.endpoints, [endpoints[0].parse().unwrap()]);
+        for wrong in [6, 8, 0] {
+            renewing.next_generation = Some(wrong);
+            let (plan, faults) = of_lane(&renewing, 1).unwrap();
+            assert_eq!((plan.generations.len(), faults[0].reason), (1, "Generation"));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A WireGuard device from a file in wg-quick's format, by the embedded engine.
+//! A WireGuard device from a file in wg-quick's format, by the kernel or the embedded engine.
 //!
 //! SIGHUP reads the file again; peers that stay keep their sessions. SIGTERM and SIGINT end the
 //! program, and the device, its addresses and its routes go with it.
@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use slicewire_engine::file::{self, Endpoint, File};
-use slicewire_engine::{Config, Engine, EngineHandle, Options, PeerConfig};
-use slicewire_kernel::{Kernel, Network as _, NsId, OnError};
+use slicewire_engine::{Config, Options, PeerConfig};
+use slicewire_kernel::{Kernel, Network as _, Ns, NsId, OnError};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::backend::{Backend, Choice};
 
 /// How often it is made sure that the device is still there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -34,6 +36,14 @@ pub(crate) struct Args {
     /// packets with more.
     #[arg(long, value_name = "PACKETS", default_value_t = slicewire_engine::DEFAULT_QUEUE)]
     queue: u32,
+    /// Messages in one direction after which the engine renews a session's keys; at most 2^60, the
+    /// protocol's own limit.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1 << 60,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 60))]
+    renew_after: u64,
+    /// What does WireGuard: the kernel's device, the embedded engine, or whichever is there.
+    #[arg(long, value_enum, default_value_t)]
+    backend: Choice,
 }
 
 /// Runs until a signal says to end.
@@ -51,65 +61,67 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let mut options = Options::new(&name);
     options.mtu = file.mtu.unwrap_or(options.mtu);
     options.queue = args.queue;
-    let engine = Engine::start(options)?;
-    converge(&engine, &name, None, &file).await?;
-    tracing::info!(interface = name, peers = file.peers.len(), "device is up");
-    let ended = until_asked_to_end(&engine, &name, &args.config, file).await;
-    engine.shutdown();
-    ended
+    options.message_limits.renew = args.renew_after;
+    let kernel = Kernel::new();
+    let here = kernel.open(&NsId::Current).await?;
+    let backend = Backend::start(args.backend, &kernel, &here, options).await?;
+    tracing::info!(interface = name, backend = backend.name(), "device is made");
+    let mut device = Device { backend, here, name };
+    let ended = device.serve(&args.config, file).await;
+    tracing::info!(interface = device.name, dropped = ?device.backend.drops(), "device goes");
+    let removed = device.backend.remove().await;
+    ended.and(removed.map_err(Into::into))
 }
 
-async fn until_asked_to_end(
-    engine: &EngineHandle,
-    name: &str,
-    path: &Path,
-    mut current: File,
-) -> anyhow::Result<()> {
-    let end = slicewire_runtime::shutdown_signal()?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        tokio::select! {
-            _ = look.tick() => anyhow::ensure!(engine.is_running(), "the device {name} is gone"),
-            () = end.cancelled() => return Ok(()),
-            _ = hangup.recv() => match reload(engine, name, path, &current).await {
-                Ok(file) => current = file,
-                Err(error) => tracing::error!("{error:#}; going on as before"),
-            },
+/// The device and where it is.
+struct Device {
+    backend: Backend,
+    here: Ns,
+    name: String,
+}
+
+impl Device {
+    async fn serve(&mut self, path: &Path, mut current: File) -> anyhow::Result<()> {
+        let end = slicewire_runtime::shutdown_signal()?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut look = tokio::time::interval(LOOK);
+        self.converge(None, &current).await?;
+        tracing::info!(interface = self.name, peers = current.peers.len(), "device is up");
+        loop {
+            tokio::select! {
+                _ = look.tick() => {
+                    let there = self.backend.is_running().await?;
+                    anyhow::ensure!(there, "the device {} is gone", self.name);
+                }
+                () = end.cancelled() => return Ok(()),
+                _ = hangup.recv() => match self.reload(path, &current).await {
+                    Ok(file) => current = file,
+                    Err(error) => tracing::error!("{error:#}; going on as before"),
+                },
+            }
         }
     }
-}
 
-async fn reload(
-    engine: &EngineHandle,
-    name: &str,
-    path: &Path,
-    current: &File,
-) -> anyhow::Result<File> {
-    let file = read(path)?;
-    if let Some(mtu) = file.mtu.filter(|mtu| current.mtu != Some(*mtu)) {
-        engine.set_mtu(mtu)?;
+    async fn reload(&mut self, path: &Path, current: &File) -> anyhow::Result<File> {
+        let file = read(path)?;
+        if let Some(mtu) = file.mtu.filter(|mtu| current.mtu != Some(*mtu)) {
+            self.backend.set_mtu(mtu).await?;
+        }
+        self.converge(Some(current), &file).await?;
+        tracing::info!(interface = self.name, peers = file.peers.len(), "file read again");
+        Ok(file)
     }
-    converge(engine, name, Some(current), &file).await?;
-    tracing::info!(interface = name, peers = file.peers.len(), "file read again");
-    Ok(file)
-}
 
-/// Makes device, addresses and routes what the file says.
-async fn converge(
-    engine: &EngineHandle,
-    name: &str,
-    before: Option<&File>,
-    file: &File,
-) -> anyhow::Result<()> {
-    for ignored in &file.ignored {
-        tracing::warn!(line = ignored.line, "{}", ignored.what);
+    /// Makes device, addresses and routes what the file says.
+    async fn converge(&mut self, before: Option<&File>, file: &File) -> anyhow::Result<()> {
+        for ignored in &file.ignored {
+            tracing::warn!(line = ignored.line, "{}", ignored.what);
+        }
+        let ops = plan::operations(&self.name, before, file)?;
+        self.backend.apply(config(file)?).await?;
+        let done = self.here.execute(ops, OnError::GoOn).await;
+        done.context("cannot set addresses and routes")
     }
-    let ops = plan::operations(name, before, file)?;
-    engine.apply(config(file)?)?;
-    let here = Kernel::new().open(&NsId::Current).await?;
-    here.execute(ops, OnError::GoOn).await.context("cannot set addresses and routes")?;
-    Ok(())
 }
 
 fn file_stem(path: &Path) -> anyhow::Result<String> {

@@ -4,8 +4,11 @@
 //! slice does; it leaves the clusters running. `demo down` removes everything.
 
 mod capture;
+mod ceiling;
 mod clusters;
 mod pods;
+mod policy;
+mod service;
 mod show;
 mod story;
 
@@ -71,6 +74,13 @@ The clusters are left running. Try:
   kubectl --kubeconfig $HUB get projects,clusters,sliceconfigs -A
   kubectl --kubeconfig $EAST get slices,slicegateways,slicenodes -A
   kubectl --kubeconfig $EAST exec -n shop deploy/client -- ip addr show slice0
+  # What runs, from the API for portals (docs/api.md):
+  kubectl --kubeconfig $HUB -n slicewire-system get secret slicewire-hub-webhook -o jsonpath='{.data.ca\\.crt}' | base64 -d >ca.crt
+  kubectl --kubeconfig $HUB -n slicewire-system port-forward service/slicewire-hub 9443 &
+  grpcurl -cacert ca.crt -authority slicewire-hub.slicewire-system.svc \\
+    -H \"authorization: Bearer $(kubectl --kubeconfig $HUB -n slicewire-system create token slicewire-hub)\" \\
+    -d '{\"project\": \"demo\", \"slice\": \"blue\"}' localhost:9443 slicewire.hub.v1alpha1.LiveService/GetTopology
+  kubectl --kubeconfig $EAST exec -n shop deploy/client -- curl -s http://server.shop.svc.clusterset.local/
   kubectl --kubeconfig $EAST label namespace shop slicewire.dev/slice-   # detaches the running pods
   make demo-down                                                          # removes everything
 ";

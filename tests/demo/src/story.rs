@@ -10,8 +10,11 @@ use slicewire_testbed::process::wait_for;
 use slicewire_testbed::wan::BRIDGE;
 
 use crate::capture::{Capture, Census, census};
+use crate::ceiling::ceiling;
 use crate::clusters::{Demo, NAMESPACE, SLICE, WORKERS};
 use crate::pods::Pod;
+use crate::policy;
+use crate::service;
 use crate::show::{Evidence, Show};
 
 /// Who takes part.
@@ -53,7 +56,18 @@ pub(crate) fn tell(demo: &Demo, show: &mut Show) -> Result<()> {
         show.step("iperf3, while somebody listens between the clusters", |evidence| {
             listen(demo, &cast, &server, &client, evidence)
         }),
+        show.step("a ceiling for the slice holds", |evidence| {
+            let server = server.first().copied().context("the server has no slice address")?;
+            ceiling(testbed, &cast.client, server, evidence)
+        }),
         show.step("a pod outside the slice cannot reach it", |_| keep_out(&cast, &server)),
+        show.step("a policy cuts one pair across the clusters", |evidence| {
+            policy::cut(demo, &cast.client, &cast.server, evidence)
+        }),
+        show.step(
+            "a Service by one name from both clusters, while one endpoint ends",
+            |evidence| service::by_name(testbed, &cast.client, evidence),
+        ),
         show.step("the pods have not been restarted", |_| {
             cast.client.same_as_ever()?;
             cast.server.same_as_ever()?;

@@ -1,9 +1,15 @@
 //! What the fuzzers call: one function for each way bytes come in from outside. Each checks what
 //! must hold for any input; the corpus is replayed by an ordinary test.
 
+mod dns;
+
 use std::net::SocketAddr;
 use std::time::Instant;
 
+pub use dns::dns;
+
+use slicewire_core::portal::filter::{Filter, MAX_LENGTH, Record, Scalar};
+use slicewire_core::portal::position::{Page, Place};
 use slicewire_engine::core::device::{Device, Received};
 use slicewire_engine::core::peer::{Endpoints, MIN_BUFFER};
 use slicewire_engine::packet::coalesce::{Coalescer, Joins, Sink};
@@ -16,13 +22,16 @@ use slicewire_engine::{Config, PeerConfig, PrivateKey, uapi};
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const ALL: [(&str, Target); 6] = [
+pub const ALL: [(&str, Target); 9] = [
     ("message", message),
     ("content", content),
     ("vnet", vnet),
     ("join", join),
     ("control", control),
     ("file", file),
+    ("filter", filter),
+    ("position", position),
+    ("dns", dns),
 ];
 
 /// A device with one peer, which may use 10.0.0.0/8 and fd00::/8.
@@ -70,6 +79,12 @@ fn seal(device: &Device, packet: &[u8]) -> Vec<u8> {
     out
 }
 
+thread_local! {
+    /// Two devices with a session. What they are given changes no more than which numbers they
+    /// have seen, so one pair does for all inputs.
+    static CONNECTED: (Device, Device) = connected();
+}
+
 fn connected() -> (Device, Device) {
     let (a, b) = (device(1, 2), device(2, 1));
     let response = give(&b, address(1), &seal(&a, &[])).expect("a response");
@@ -81,24 +96,27 @@ fn connected() -> (Device, Device) {
 /// Messages from the network: the first bytes say whether a real message is bent or the input is
 /// taken as it is.
 pub fn message(data: &[u8]) {
-    let (a, b) = connected();
     let [kind, at, with, rest @ ..] = data else { return };
     let mut message = match kind % 3 {
         0 => rest.to_vec(),
-        1 => seal(&device(1, 2), rest),
-        _ => seal(&a, rest),
+        1 => seal(&device(1, 2), &[]),
+        _ => CONNECTED.with(|(a, _)| seal(a, rest)),
     };
     if let Some(byte) = message.get_mut(usize::from(*at)) {
         *byte ^= with;
     }
-    give(&b, address(1), &message);
+    if kind % 3 == 1 {
+        // A handshake that is taken makes a session.
+        give(&device(2, 1), address(1), &message);
+    } else {
+        CONNECTED.with(|(_, b)| give(b, address(1), &message));
+    }
 }
 
 /// What a peer with the right keys sends inside the tunnel.
 pub fn content(data: &[u8]) {
-    let (a, b) = connected();
     for packet in packets(data) {
-        give(&b, address(1), &seal(&a, packet));
+        CONNECTED.with(|(a, b)| give(b, address(1), &seal(a, packet)));
     }
 }
 
@@ -174,5 +192,41 @@ pub fn file(data: &[u8]) {
     if let Err(faults) = slicewire_engine::file::parse(text) {
         assert!(!faults.0.is_empty());
         assert!(faults.0.iter().all(|f| f.line <= text.lines().count()));
+    }
+}
+
+/// An object with one value of each kind at every path.
+struct Anything;
+
+impl Record for Anything {
+    fn show(&self, path: &[String], see: &mut dyn FnMut(Scalar<'_>)) {
+        see(Scalar::Text(&path[0]));
+        see(Scalar::Number(path.len() as f64));
+        see(Scalar::Bool(path.len() % 2 == 0));
+    }
+}
+
+/// Filters of portals.
+pub fn filter(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match Filter::parse("filter", text) {
+        Ok(filter) => {
+            let yes = filter.matches(&Anything);
+            assert_ne!(Filter::Not(Box::new(filter.clone())).matches(&Anything), yes);
+            let same = filter.clone().with_paths(&mut |path| Ok::<_, ()>(path));
+            assert_eq!(same, Ok(filter));
+        }
+        Err(fault) => assert!(!fault.message.is_empty() && fault.value.len() <= MAX_LENGTH),
+    }
+}
+
+/// Tokens that portals bring back: what is taken has one form only.
+pub fn position(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some(page) = Page::parse(text) {
+        assert_eq!(page.to_string(), text);
+    }
+    if let Some(place) = Place::parse(text) {
+        assert_eq!(place.to_string(), text);
     }
 }

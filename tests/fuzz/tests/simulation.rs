@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use slicewire_engine::core::device::{Device, Received};
 use slicewire_engine::core::peer::{Endpoints, MIN_BUFFER};
-use slicewire_engine::{Config, Drop, PeerConfig, PresharedKey, PrivateKey};
+use slicewire_engine::{Config, Drop, MessageLimits, PeerConfig, PresharedKey, PrivateKey};
 
 const TICK: Duration = Duration::from_millis(200);
 
@@ -322,4 +322,96 @@ fn silence_and_restart() {
     world.nonces.clear();
     world.apply(1);
     world.all_can_talk();
+}
+
+/// Sessions that may carry few messages are renewed in time: nothing is lost, and none carries
+/// more than it may.
+#[test]
+fn the_number_of_messages_renews_sessions() {
+    for limited in [[true, false], [false, true], [true, true]] {
+        let mut world = World::new(7, 2, |i, j| i < j);
+        let limits = MessageLimits { renew: 100, refuse: 200 };
+        for (node, limited) in limited.into_iter().enumerate() {
+            let limits = if limited { limits } else { MessageLimits::default() };
+            world.nodes[node] = Device::new(limits);
+            world.apply(node);
+        }
+        world.all_can_talk();
+        let (before, end) = (world.handshakes_seen, world.now + Duration::from_secs(300));
+        world.run_until(end, |world| {
+            world.send(0, 1);
+            world.send(1, 0);
+        });
+        let end = world.now + Duration::from_secs(1);
+        world.run_until(end, |_| {});
+        assert_eq!(world.delivered.len() as u64, world.sent, "{limited:?}");
+        // Of 1,500 messages each way, each 100 call for a handshake; time alone for three.
+        let renewed = world.handshakes_seen - before;
+        assert!((10..=32).contains(&renewed), "{limited:?}: {renewed} handshakes");
+        let used = world.nonces.iter().filter(|((from, ..), _)| limited[*from]);
+        assert!(used.clone().all(|(_, counters)| counters.last() < Some(&130)));
+    }
+}
+
+/// With nobody there to renew it with, a session ends at its last message.
+#[test]
+fn no_session_carries_more_than_it_may() {
+    let mut world = World::new(8, 2, |i, j| i < j);
+    world.nodes[0] = Device::new(MessageLimits { renew: 100, refuse: 200 });
+    world.apply(0);
+    world.all_can_talk();
+    // The other end is gone.
+    world.addresses[1] = address(9);
+    let end = world.now + Duration::from_secs(60);
+    world.run_until(end, |world| world.send(0, 1));
+    let last = world.nonces.iter().filter(|((from, ..), _)| *from == 0).map(|(_, c)| c.last());
+    assert_eq!(last.max().flatten(), Some(&199));
+}
+
+/// Strangers flood a device, by one address or by many, with handshakes of a key it does not know.
+/// A peer that has no session yet is let in by its cookie; one that has notices nothing.
+#[test]
+fn a_flood_keeps_nobody_out() {
+    for senders in [1u16, 5000] {
+        let mut world = World::new(9, 3, |i, _| i == 0);
+        // A fourth, unknown to the first: only its handshake is taken.
+        let stranger = Device::default();
+        let hub = PeerConfig {
+            endpoint: Some(address(0)),
+            allowed_ips: vec![IpAddr::from(inner(0)).into()],
+            ..PeerConfig::new(key(0).public())
+        };
+        let private_key = Some(key(99));
+        let config = Config { private_key, peers: vec![hub], ..Config::default() };
+        stranger.apply(&config, Endpoints::Always, world.instant());
+        let mut init = [0u8; 512];
+        let tables = stranger.tables();
+        let peer = tables.peers().next().expect("the hub");
+        let (_, len) = peer.seal(&[], &mut init, world.instant()).expect("an endpoint");
+        world.send(1, 0);
+        world.run_until(Duration::from_secs(2), |_| {});
+        let mut count = 0u16;
+        world.run_until(Duration::from_secs(40), |world| {
+            // 5,000 a second; where their answers go is nobody's concern.
+            let (tables, mut out) = (world.nodes[0].tables(), [0; MIN_BUFFER]);
+            for _ in 0..1000 {
+                count = (count + 1) % senders;
+                let [high, low] = count.to_be_bytes();
+                let from = SocketAddr::from(([198, 18, high, low], 7));
+                let now = world.instant();
+                let _ = world.nodes[0].receive(&tables, from, &init[..len], &mut out, now);
+            }
+            world.send(0, 1);
+            world.send(1, 0);
+            world.send(2, 0);
+        });
+        let end = world.now + Duration::from_secs(1);
+        world.run_until(end, |_| {});
+        let lost = world.sent - world.delivered.len() as u64;
+        // Packets wait for their session: some hundred at most. 190 went each of three ways.
+        assert!(lost <= 60, "{senders} senders: {lost} of {} lost", world.sent);
+        let worked = world.nodes[0].drops().get(Drop::UnknownPeer);
+        assert!(worked <= 38 * 500 + 100, "{worked} handshakes were worked on");
+        world.all_can_talk();
+    }
 }

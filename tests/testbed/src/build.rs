@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::paths::Paths;
 use crate::process::{self, run};
 use crate::progress::Progress;
+use crate::testbed::lock_file;
 
 /// The version of Kubernetes, without the leading `v`; `go/kubernetes/go.mod` names it, too.
 pub const KUBERNETES: &str = "1.36.3";
@@ -137,7 +138,8 @@ impl Toolset {
             return Ok(planned);
         }
         let go = go_version()?;
-        fs::create_dir_all(paths.bin())?;
+        let _lock = lock_file(&paths.bin().join("lock"))?;
+        remove_unfinished(&paths.bin())?;
         let unfinished = paths.bin().join(format!("set-{}.{}", planned.hash, std::process::id()));
         fs::create_dir_all(&unfinished)?;
         for component in COMPONENTS {
@@ -147,12 +149,23 @@ impl Toolset {
                 symlink(Path::new("..").join(&built).join(&name), unfinished.join(&name))?;
             }
         }
-        // Someone else may have been as fast: theirs is the same.
+        // Someone else may have been at it before: theirs is the same.
         if fs::rename(&unfinished, &planned.directory).is_err() {
             fs::remove_dir_all(&unfinished)?;
         }
         Ok(planned)
     }
+}
+
+/// Removes what interrupted builds left: `<name>-<hash>.<process>`.
+fn remove_unfinished(bin: &Path) -> Result<()> {
+    for entry in fs::read_dir(bin)? {
+        let path = entry?.path();
+        if path.is_dir() && path.extension().is_some() {
+            fs::remove_dir_all(path)?;
+        }
+    }
+    Ok(())
 }
 
 impl Component {

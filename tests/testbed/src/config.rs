@@ -95,30 +95,6 @@ pub fn kube_proxy(node: &Machine) -> Value {
     })
 }
 
-/// The CNI configuration list of a node with these pod prefixes.
-///
-/// `ptp` and not `bridge`: a reply between two pods of a node then passes the
-/// node's routing, where a service's address is put back.
-pub fn cni(pod_cidrs: &[String; 2]) -> Value {
-    let range = |cidr: &String| json!([{ "subnet": cidr }]);
-    json!({
-        "cniVersion": "1.0.0",
-        "name": "testbed",
-        "plugins": [
-            {
-                "type": "ptp",
-                "mtu": 1500,
-                "ipam": {
-                    "type": "host-local",
-                    "ranges": pod_cidrs.iter().map(range).collect::<Vec<_>>(),
-                    "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
-                },
-            },
-            { "type": "portmap", "capabilities": { "portMappings": true }, "backend": "nftables" },
-        ],
-    })
-}
-
 /// containerd's configuration: TOML, as it reads nothing else.
 pub fn containerd() -> String {
     format!(
@@ -371,15 +347,5 @@ mod tests {
         let config = kubeconfig(plan.cluster("west").unwrap(), "admin", "Y2E=", "Y3J0", "a2V5");
         assert_eq!(config["clusters"][0]["cluster"]["server"], "https://198.18.50.1:6443");
         assert_eq!(config["users"][0]["user"]["client-key-data"], "a2V5");
-    }
-
-    #[test]
-    fn pods_get_one_address_of_each_family() {
-        let plan = plan();
-        let node = plan.machine("west-2").unwrap();
-        let config = cni(&node.pod_cidrs().unwrap());
-        let ranges = &config["plugins"][0]["ipam"]["ranges"];
-        assert_eq!(ranges[0][0]["subnet"], "10.244.2.0/24");
-        assert_eq!(ranges[1][0]["subnet"], "fd00:10:244:2::/64");
     }
 }

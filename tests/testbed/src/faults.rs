@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use nix::sys::signal::Signal;
-use slicewire_testbed::fault::Cut;
+use slicewire_testbed::link::Cut;
 use slicewire_testbed::{Impairment, Testbed};
 
 /// What can be broken and mended.
@@ -128,7 +128,7 @@ pub(crate) fn run(testbed: &Testbed, fault: Fault) -> Result<String> {
                 reorder: reorder / 100.0,
             };
             testbed.delay(a, b, what, seed)?;
-            format!("between {a} and {b}: {ms} ms ± {jitter}, {loss} % lost, {reorder} % reordered")
+            format!("between {a} and {b}: {what}")
         }
         Fault::Clear => {
             testbed.clear_faults()?;

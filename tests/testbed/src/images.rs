@@ -22,10 +22,13 @@ const RECIPE: u8 = 2;
 const TOOLBOX: &[&str] =
     &["iperf3", "ping", "curl", "tcpdump", "wg", "ip", "ss", "nft", "conntrack", "ethtool"];
 
+/// Makes an image.
+type Recipe = fn(&Toolset) -> Result<Image>;
+
 /// Makes the archives that are missing; their paths.
 pub fn ensure(paths: &Paths, tools: &Toolset, progress: &Progress) -> Result<Vec<PathBuf>> {
     let directory = paths.images().join(fingerprint(tools)?);
-    let recipes: [(&str, fn(&Toolset) -> Result<Image>); 3] =
+    let recipes: [(&str, Recipe); 3] =
         [("pause", pause), ("coredns", coredns), ("toolbox", toolbox)];
     let mut archives = Vec::new();
     for (name, recipe) in recipes {
@@ -57,7 +60,7 @@ fn program_path(program: &str) -> Result<PathBuf> {
 }
 
 fn pause(tools: &Toolset) -> Result<Image> {
-    let mut layer = Layer::new();
+    let mut layer = Layer::default();
     layer.copy(&tools.program("pause"), "pause")?;
     image(PAUSE_IMAGE, &["/pause"], layer)
 }
@@ -96,7 +99,7 @@ fn image(reference: &str, command: &[&str], layer: Layer) -> Result<Image> {
 
 /// Directories and files without which the C library does not feel at home.
 fn base() -> Result<Layer> {
-    let mut layer = Layer::new();
+    let mut layer = Layer::default();
     for link in ["bin", "sbin", "lib", "lib64"] {
         let target = if link == "sbin" { "usr/bin".to_owned() } else { format!("usr/{link}") };
         layer.link(link, &target)?;

@@ -1,5 +1,6 @@
 //! What happens to a packet on an impaired path: decided here, done by the relay.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,15 @@ impl Impairment {
                 .push("delay and jitter of more than 10 s: at most 10 000 ms are possible".into());
         }
         faults
+    }
+}
+
+impl fmt::Display for Impairment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let (delay, jitter) = (ms(self.delay), ms(self.jitter));
+        let (loss, reorder) = (self.loss * 100.0, self.reorder * 100.0);
+        write!(f, "{delay} ms ± {jitter}, {loss} % lost, {reorder} % reordered")
     }
 }
 
@@ -141,7 +151,7 @@ mod tests {
 
     #[test]
     fn reordered_packets_overtake_or_are_overtaken() {
-        for delay in [MS * 0, MS * 20] {
+        for delay in [Duration::ZERO, MS * 20] {
             let what = Impairment { delay, reorder: 0.2, ..Default::default() };
             let due: Vec<Duration> = fates(what, 1000).into_iter().flatten().collect();
             let swaps = due.windows(2).filter(|pair| pair[1] < pair[0]).count();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -127,6 +127,7 @@ fn prepare_network(boot: &Boot) -> Result<()> {
 /// from `disk` and outlives it, what it keeps in memory starts empty.
 fn prepare_files(boot: &Boot) -> Result<()> {
     set_flags("/", MsFlags::MS_PRIVATE)?;
+    release_namespaces();
     let disk = boot.directory.join("disk");
     for (below, target) in [("lib", "/var/lib"), ("log", "/var/log"), ("opt", "/opt")] {
         bind(&disk.join(below), Path::new(target))?;
@@ -140,6 +141,17 @@ fn prepare_files(boot: &Boot) -> Result<()> {
     prepare_sys()?;
     // As systemd does: without it no mount of a pod reaches the machine.
     set_flags("/", MsFlags::MS_SHARED)
+}
+
+/// Lets go of the host's named network namespaces: mounts that are only hidden
+/// would keep them for as long as this machine runs, deleted or not.
+fn release_namespaces() {
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let directory = Path::new("/run/netns").to_owned();
+    for path in named.map(|entry| entry.path()).chain([directory]) {
+        // Until nothing is mounted there, or nothing is there.
+        while umount2(&path, MntFlags::MNT_DETACH).is_ok() {}
+    }
 }
 
 fn prepare_etc(boot: &Boot, disk: &Path) -> Result<()> {
@@ -210,6 +222,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const RESTART: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What is written into a stopped daemon's marker once the daemon is gone: ended
+/// and collected, and not about to be started.
+pub(crate) const DOWN: &[u8] = b"down";
+
 /// Keeps the daemons running, except those with a file of their name in `stopped`.
 fn supervise(boot: &Boot) -> ! {
     let now = Instant::now();
@@ -220,7 +236,8 @@ fn supervise(boot: &Boot) -> ! {
         let now = Instant::now();
         for unit in &boot.units {
             let Some(state) = states.get_mut(unit.name.as_str()) else { continue };
-            let stopped = boot.directory.join("stopped").join(&unit.name).exists();
+            let marker = boot.directory.join("stopped").join(&unit.name);
+            let stopped = marker.exists();
             match state {
                 State::Running(pid) if ended.contains(pid) => {
                     *state = State::Due(now + RESTART, now + RESTART + PATIENCE);
@@ -229,7 +246,14 @@ fn supervise(boot: &Boot) -> ! {
                     // Gone already, or collected by the next look.
                     let _ = kill(*pid, Signal::SIGKILL);
                 }
-                State::Due(_, limit) if stopped => *limit = now + PATIENCE,
+                State::Due(_, limit) if stopped => {
+                    *limit = now + PATIENCE;
+                    // Whoever asks waits for this; one that started it again meanwhile does not.
+                    let _ = File::options()
+                        .write(true)
+                        .open(&marker)
+                        .and_then(|mut marker| marker.write_all(DOWN));
+                }
                 State::Due(earliest, limit)
                     if now >= *earliest && (now >= *limit || unit.needs.iter().all(met)) =>
                 {

@@ -3,13 +3,17 @@
 
 pub mod build;
 pub mod cgroup;
+pub mod cni;
 pub mod config;
+mod detour;
 pub mod fault;
 pub mod images;
 pub mod impair;
 pub mod init;
 pub mod lifecycle;
+pub mod link;
 pub mod load;
+pub mod moments;
 pub mod oci;
 pub mod packages;
 pub mod paths;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::build::Toolset;
 use crate::cgroup;
+use crate::fault;
 use crate::images;
 use crate::load;
 use crate::packages;
@@ -20,7 +21,7 @@ use crate::power;
 use crate::process::{run, wait_for, write_whole};
 use crate::progress::Progress;
 use crate::spec::Spec;
-use crate::testbed::{Remembered, Testbed, lock, remember, remembered};
+use crate::testbed::{Remembered, Testbed, lock_all, lock_one, remember, remembered};
 use crate::tuning;
 use crate::wan;
 
@@ -46,19 +47,24 @@ impl Testbed {
         let paths = Paths::new(&spec.name)?;
         let tools = Toolset::ensure(&paths, progress)?;
         let archives = images::ensure(&paths, &tools, progress)?;
-        let lock = lock(&paths)?;
+        let own = lock_one(&paths)?;
+        let all = lock_all(&paths)?;
         let index = index(&paths, spec)?;
         let testbed = Self { plan: Plan::new(spec, index), paths, tools };
         remember(&testbed.paths, &Remembered { spec: spec.clone(), index })?;
         tuning::apply(&testbed.paths)?;
-        wan::ensure(&testbed.plan)?;
-        drop(lock);
-        testbed.start_all(&archives, progress)?;
+        let new = wan::ensure(&testbed.plan)?;
+        drop(all);
+        testbed.switch_on(new, progress)?;
+        drop(own);
+        testbed.complete_all(&archives, progress)?;
         progress.step(&format!("testbed {} is up", spec.name));
         Ok(testbed)
     }
 
-    fn start_all(&self, archives: &[PathBuf], progress: &Progress) -> Result<()> {
+    /// Switches all machines on that are off, and takes all faults back. Into a
+    /// new WAN none is plugged in that was on before: those start anew.
+    fn switch_on(&self, new_wan: bool, progress: &Progress) -> Result<()> {
         // Control planes first: everything else waits for them.
         let controls = self.plan.clusters.iter().map(|cluster| &cluster.control);
         let workers = self.plan.clusters.iter().flat_map(|cluster| &cluster.workers);
@@ -67,11 +73,20 @@ impl Testbed {
             let pki = Pki::ensure(&self.paths.pki(&cluster.name), cluster)?;
             let kubeconfig = fs::read(pki.admin_kubeconfig())?;
             write_whole(&self.paths.kubeconfig(&cluster.name), &kubeconfig)?;
-            if self.init(machine).is_none() {
-                power::on(self, machine)?;
+            if new_wan {
+                power::off(self, machine)?;
+            }
+            let off = self.init(machine).is_none();
+            fault::mend(self, machine)?;
+            if off {
                 progress.step(&format!("{} is on", machine.name));
             }
         }
+        Ok(())
+    }
+
+    /// Gives all clusters what is still missing, and waits for them.
+    fn complete_all(&self, archives: &[PathBuf], progress: &Progress) -> Result<()> {
         thread::scope(|scope| {
             let clusters = self.plan.clusters.iter();
             let tasks: Vec<_> = clusters
@@ -114,25 +129,36 @@ impl Testbed {
     /// When something cannot be removed; all else is.
     pub fn down(name: &str, progress: &Progress) -> Result<()> {
         let paths = Paths::new(name)?;
-        let _lock = lock(&paths)?;
+        let _own = lock_one(&paths)?;
+        let _all = lock_all(&paths)?;
         cgroup::destroy(&crate::plan::cgroup(name))?;
         // Without clusters, as only its names are needed.
         let spec = Spec { name: name.to_owned(), clusters: Vec::new() };
         wan::remove(&Plan::new(&spec, 0))?;
-        if let Some(remembered) = remembered(&paths)? {
-            for cluster in &remembered.spec.clusters {
-                // Nobody may have asked for it yet.
-                let _ = fs::remove_file(paths.kubeconfig(&cluster.name));
-            }
-        }
+        remove_kubeconfigs(&paths)?;
         let state = paths.state();
         if state.exists() {
             run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&state))?;
         }
         tuning::restore(&paths)?;
+        // Those who wait for it look whether it is still there.
+        fs::remove_file(paths.lock())?;
         progress.step(&format!("testbed {name} is down"));
         Ok(())
     }
+}
+
+/// Removes the testbed's kubeconfigs, remembered or not, and their directory.
+fn remove_kubeconfigs(paths: &Paths) -> Result<()> {
+    let directory = paths.kubeconfigs();
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "kubeconfig") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    // It may hold other testbeds' or be missing.
+    let _ = fs::remove_dir(directory);
+    Ok(())
 }
 
 /// The WAN block of a testbed: the one it has, or one that nobody uses.

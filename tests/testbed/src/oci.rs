@@ -26,12 +26,14 @@ pub struct Layer {
     seen: BTreeSet<String>,
 }
 
-impl Layer {
+impl Default for Layer {
     /// An empty layer.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { tar: tar::Builder::new(Vec::new()), seen: BTreeSet::new() }
     }
+}
 
+impl Layer {
     /// A file with this content; the first of a path counts.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         if !self.seen.insert(path.to_owned()) {
@@ -122,7 +124,7 @@ impl Image {
             "org.opencontainers.image.ref.name": self.reference,
         });
         let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-        let mut archive = Layer::new();
+        let mut archive = Layer::default();
         archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         archive.file("index.json", 0o644, index.to_string().as_bytes())?;
         for (name, content) in &blobs {
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     fn image(text: &[u8]) -> Image {
-        let mut layer = Layer::new();
+        let mut layer = Layer::default();
         layer.file("usr/bin/program", 0o755, text).unwrap();
         layer.link("bin", "usr/bin").unwrap();
         Image {

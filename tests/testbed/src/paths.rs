@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::spec::testbed_name_fault;
+
 /// Directories a node gets its own of: nothing a node must see may be in them.
 pub const HIDDEN_IN_NODES: [&str; 7] =
     ["/run", "/var/run", "/var/lib", "/var/log", "/etc", "/opt", "/sys"];
@@ -19,8 +21,13 @@ impl Paths {
     /// Below `$SLICEWIRE_CACHE`, or `slicewire` in the user's cache directory.
     ///
     /// # Errors
-    /// When neither is known, or nodes could not see the place.
+    /// When neither is known, nodes could not see the place, or the testbed's
+    /// name is none.
     pub fn new(testbed: &str) -> Result<Self> {
+        // It becomes a path that is removed one day.
+        if let Some(fault) = testbed_name_fault(testbed) {
+            bail!(fault);
+        }
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let cache = absolute("SLICEWIRE_CACHE")
             .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("slicewire")))
@@ -56,6 +63,11 @@ impl Paths {
         self.testbeds().join(&self.testbed)
     }
 
+    /// Held by whoever changes this testbed.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.testbeds().join(format!("{}.lock", self.testbed))
+    }
+
     /// A cluster's keys.
     pub fn pki(&self, cluster: &str) -> PathBuf {
         self.state().join("pki").join(cluster)
@@ -68,10 +80,14 @@ impl Paths {
 
     /// The administrator's kubeconfig of a cluster, where users look for it.
     pub fn kubeconfig(&self, cluster: &str) -> PathBuf {
-        let file = format!("{cluster}.kubeconfig");
+        self.kubeconfigs().join(format!("{cluster}.kubeconfig"))
+    }
+
+    /// Where this testbed's kubeconfigs are, perhaps beside directories of others'.
+    pub(crate) fn kubeconfigs(&self) -> PathBuf {
         match self.testbed.as_str() {
-            "main" => kubeconfigs().join(file),
-            other => kubeconfigs().join(other).join(file),
+            "main" => kubeconfigs(),
+            other => kubeconfigs().join(other),
         }
     }
 }
@@ -91,6 +107,13 @@ fn hiding(path: &Path) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_cannot_lead_elsewhere() {
+        for name in ["", "..", "../main", "/", "a/b"] {
+            assert!(Paths::new(name).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn places_that_nodes_cannot_see_are_refused() {

@@ -1,7 +1,7 @@
 //! Switching machines on and off.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,9 +10,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::cgroup;
+use crate::cni;
 use crate::config;
-use crate::fault;
+use crate::fault::remove_file;
 use crate::init::{Boot, PROGRAMS};
+use crate::link;
 use crate::pki::{self, Pki};
 use crate::plan::{Cluster, Machine, Role};
 use crate::process::{Identity, run, write_whole};
@@ -44,11 +46,8 @@ pub fn off(testbed: &Testbed, machine: &Machine) -> Result<()> {
     }
     cgroup::destroy(&testbed.machine_cgroup(machine))?;
     wan::unplug(&testbed.plan, machine);
-    fault::forget(testbed, machine)?;
-    match fs::remove_file(testbed.init_file(machine)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+    remove_file(&testbed.relay_file(machine))?;
+    remove_file(&testbed.init_file(machine))
 }
 
 fn start(testbed: &Testbed, machine: &Machine) -> Result<()> {
@@ -67,10 +66,11 @@ fn start(testbed: &Testbed, machine: &Machine) -> Result<()> {
     }
     let pid: i32 = String::from_utf8_lossy(&output.stdout).trim().parse()?;
     let init = Identity::of(pid).context("its first process ended at once")?;
-    init.save(&testbed.init_file(machine))?;
     wan::plug(&testbed.plan, machine, pid)?;
+    link::apply(testbed, machine, pid)?;
     std::io::Write::write_all(&mut &gate, b"+")?;
-    Ok(())
+    // Last: one that is remembered is complete.
+    init.save(&testbed.init_file(machine))
 }
 
 /// The `testbed` program: this one, or the one built next to a test.
@@ -120,9 +120,12 @@ fn write_worker_files(testbed: &Testbed, machine: &Machine, directory: &Path) ->
     write(etc.join("kube-proxy.json"), config::kube_proxy(machine))?;
     write_whole(&etc.join("containerd.toml"), config::containerd().as_bytes())?;
     let cidrs = machine.pod_cidrs().context("a worker has pods")?;
-    write(directory.join("disk/cni/10-testbed.conflist"), config::cni(&cidrs))?;
+    write(directory.join("disk/cni/10-testbed.conflist"), cni::configuration(&cidrs))?;
     let plugins = directory.join("disk/opt/cni/bin");
     fs::create_dir_all(&plugins)?;
+    let no_dad = plugins.join(cni::NO_DAD_NAME);
+    fs::write(&no_dad, cni::NO_DAD)?;
+    fs::set_permissions(&no_dad, Permissions::from_mode(0o755))?;
     for plugin in ["ptp", "bridge", "loopback", "host-local", "portmap"] {
         let link = plugins.join(plugin);
         let target = Path::new(PROGRAMS).join(toolset_name(testbed)).join(plugin);

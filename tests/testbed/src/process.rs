@@ -59,6 +59,11 @@ impl Identity {
     }
 }
 
+/// The state letter of a process, as in proc(5); `None` when there is none.
+pub(crate) fn state(pid: i32) -> Option<char> {
+    Some(parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?.0)
+}
+
 /// The state letter and start time of a line of `/proc/<pid>/stat` (proc(5)).
 fn parse_stat(stat: &str) -> Option<(char, u64)> {
     // The program's name, field 2, may hold blanks and parentheses itself.

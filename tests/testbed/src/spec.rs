@@ -52,7 +52,7 @@ impl Spec {
     /// empty when it can be brought up.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        faults.extend(name_fault("testbed", &self.name, MAX_NAME));
+        faults.extend(testbed_name_fault(&self.name));
         if self.clusters.is_empty() || self.clusters.len() > MAX_CLUSTERS {
             let count = self.clusters.len();
             faults.push(format!("{count} clusters asked for: 1 to {MAX_CLUSTERS} are possible"));
@@ -91,6 +91,11 @@ impl fmt::Display for ClusterSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.name, self.nodes)
     }
+}
+
+/// What is wrong with a testbed's name, if anything: it names files and devices.
+pub fn testbed_name_fault(name: &str) -> Option<String> {
+    name_fault("testbed", name, MAX_NAME)
 }
 
 fn name_fault(kind: &str, name: &str, longest: usize) -> Option<String> {

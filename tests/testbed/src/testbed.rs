@@ -1,7 +1,8 @@
 //! A testbed, running or not: the handle everything else works on.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
@@ -135,6 +136,11 @@ impl Testbed {
         run(&mut self.exec_command(machine, args)?)
     }
 
+    /// Keeps others from changing this testbed until dropped.
+    pub(crate) fn lock(&self) -> Result<Flock<File>> {
+        lock_one(&self.paths)
+    }
+
     /// The machine's first process, if it is on.
     pub fn init(&self, machine: &Machine) -> Option<Identity> {
         Identity::load(&self.init_file(machine))
@@ -174,8 +180,27 @@ pub(crate) fn remember(paths: &Paths, what: &Remembered) -> Result<()> {
 }
 
 /// Keeps others from changing the testbeds of this machine at the same time.
-pub(crate) fn lock(paths: &Paths) -> Result<Flock<File>> {
-    fs::create_dir_all(paths.testbeds())?;
-    let file = File::create(paths.testbeds().join("lock"))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+pub(crate) fn lock_all(paths: &Paths) -> Result<Flock<File>> {
+    lock_file(&paths.testbeds().join("lock"))
+}
+
+/// Keeps others from changing one testbed at the same time. To be taken before
+/// [`lock_all`] by whoever needs both.
+pub(crate) fn lock_one(paths: &Paths) -> Result<Flock<File>> {
+    lock_file(&paths.lock())
+}
+
+/// An exclusive lock on a file that is made if need be.
+pub(crate) fn lock_file(path: &Path) -> Result<Flock<File>> {
+    fs::create_dir_all(path.parent().context("a file needs a directory")?)?;
+    loop {
+        let file = File::create(path)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+        // Whoever had it may have taken the file away.
+        if fs::metadata(path).is_ok_and(|now| lock.metadata().is_ok_and(|l| l.ino() == now.ino())) {
+            return Ok(lock);
+        }
+    }
 }

@@ -19,11 +19,13 @@ pub fn ip(plan: &Plan, batch: &str) -> Result<()> {
     run_with_input(&mut command, batch.as_bytes()).map(drop)
 }
 
-/// Makes the WAN and the host's link into it, unless they are there.
-pub fn ensure(plan: &Plan) -> Result<()> {
+/// Makes the WAN and the host's link into it, unless they are there; whether it did.
+pub fn ensure(plan: &Plan) -> Result<bool> {
     let netns = plan.wan_netns();
-    if exists(plan) && run(Command::new("ip").args(["link", "show", &plan.host_link()])).is_ok() {
-        return Ok(());
+    // Its link's being up is the last thing that is done.
+    let up = run(Command::new("ip").args(["link", "show", &plan.host_link(), "up"]));
+    if exists(plan) && up.is_ok_and(|shown| !shown.is_empty()) {
+        return Ok(false);
     }
     remove(plan)?;
     run(Command::new("ip").args(["netns", "add", &netns]))?;
@@ -61,7 +63,8 @@ pub fn ensure(plan: &Plan) -> Result<()> {
          link set {link} up
         "
     );
-    run_with_input(Command::new("ip").args(["-batch", "-"]), host.as_bytes()).map(drop)
+    run_with_input(Command::new("ip").args(["-batch", "-"]), host.as_bytes())?;
+    Ok(true)
 }
 
 /// Whether the WAN's namespace is there.

@@ -5,15 +5,18 @@ use std::{fs, os::unix::net::UnixStream, path::PathBuf, thread, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    guest::Guest,
     host::Host,
     keys::KeyPair,
+    lacking::{Lack, lack},
     netns::{Netns, unique},
     peers,
     process::Daemon,
 };
 
-/// Longest time a program may take to make its interface and open its socket.
-const START: Duration = Duration::from_secs(10);
+/// Longest time a program may take to make its interface and open its socket, on a machine that
+/// hardly runs it.
+const START: Duration = Duration::from_secs(60);
 
 /// Who implements WireGuard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum Implementation {
     Gotatun,
     /// Linux itself; only in a guest.
     Kernel,
+    /// `slice-gateway` where Linux has WireGuard; only in a guest.
+    OursInGuest,
 }
 
 impl Implementation {
@@ -43,6 +48,7 @@ impl Implementation {
             Self::Boringtun => "boringtun",
             Self::Gotatun => "gotatun",
             Self::Kernel => "kernel",
+            Self::OursInGuest => "ours in a guest",
         }
     }
 
@@ -58,6 +64,34 @@ impl Implementation {
     #[must_use]
     pub fn moves(self) -> bool {
         self != Self::WireguardGoDebian
+    }
+
+    /// Whether it can be told another port: gotatun's program at times ends then, with an unexpected
+    /// end of its device, whoever its peer is.
+    #[must_use]
+    pub fn changes_port(self) -> bool {
+        self != Self::Gotatun
+    }
+
+    /// Whether it is asked to send streams. On a starved machine, streams that boringtun's program
+    /// sends stand still at times after their first ten segments, to wireguard-go as to us; why is
+    /// not known.
+    #[must_use]
+    pub fn sends_streams(self) -> bool {
+        self != Self::Boringtun
+    }
+
+    /// Whether it sends to where a replayed packet came from, at times: seen of Debian's wireguard-go
+    /// while what it had sent before was still being taken.
+    #[must_use]
+    pub fn is_led_away(self) -> bool {
+        self == Self::WireguardGoDebian
+    }
+
+    /// Whether it lives in a guest, whose kernel has WireGuard.
+    #[must_use]
+    pub fn needs_guest(self) -> bool {
+        matches!(self, Self::Kernel | Self::OursInGuest)
     }
 
     /// Whether it says when the last handshake was: boringtun gives its age instead of its time.
@@ -76,6 +110,18 @@ pub struct Settings {
     pub mtu: u32,
     /// Whether it must be able to change its own address, or may run with its defaults.
     pub roams: bool,
+    /// What its kernel seems to lack; for ours alone.
+    pub lacks: &'static [Lack],
+    /// More of `slice-gateway run`'s options; for ours alone.
+    pub options: &'static [&'static str],
+}
+
+impl Settings {
+    /// The usual ones.
+    #[must_use]
+    pub const fn new(port: u16, mtu: u32) -> Self {
+        Self { port, mtu, roams: true, lacks: &[], options: &[] }
+    }
 }
 
 /// A device that is up; dropping it ends its process, or removes it from the kernel's guest.
@@ -130,6 +176,9 @@ impl Device {
         let name = format!("t{}n{}", std::process::id() % 1_000_000, unique());
         let mut device = Self { name, process: None, files: Vec::new() };
         match host {
+            Host::Guest(guest) if implementation == Implementation::OursInGuest => {
+                device.run_in_guest(guest, keys, settings)?;
+            }
             Host::Guest(guest) => {
                 guest.sh(&format!("ip link add {} type wireguard", device.name))?;
             }
@@ -174,6 +223,14 @@ impl Device {
         self.process.as_mut().is_none_or(Daemon::is_running)
     }
 
+    /// Ends the process and returns the last lines it wrote.
+    ///
+    /// # Errors
+    /// When it is no process of its own, or does not end.
+    pub fn end(&mut self) -> Result<String> {
+        self.process.as_mut().context("no process")?.end()
+    }
+
     /// Adds a peer or changes it.
     ///
     /// # Errors
@@ -210,6 +267,21 @@ impl Device {
         dump.lines().skip(1).map(parse_peer).collect()
     }
 
+    /// Starts `slice-gateway` in a guest.
+    fn run_in_guest(&self, guest: &Guest, keys: &KeyPair, settings: Settings) -> Result<()> {
+        let (name, options) = (&self.name, settings.options.join(" "));
+        let file = interface_section(keys, settings).replace('\n', "\\n");
+        guest.sh(&format!(
+            "printf '{file}' > /tmp/{name}.conf;
+             slice-gateway run --config /tmp/{name}.conf {options} > /tmp/{name}.log 2>&1 &
+             for i in $(seq 100); do
+               if grep -q 'device is up' /tmp/{name}.log; then exit 0; fi; usleep 100000;
+             done;
+             cat /tmp/{name}.log; false"
+        ))?;
+        Ok(())
+    }
+
     /// Starts a program that keeps the device in user space.
     fn launch(
         &mut self,
@@ -224,7 +296,7 @@ impl Device {
             Implementation::WireguardGoDebian => peers::wireguard_go_debian()?,
             Implementation::Boringtun => peers::boringtun()?,
             Implementation::Gotatun => peers::gotatun()?,
-            Implementation::Kernel => bail!("the kernel's WireGuard lives in a guest"),
+            Implementation::Kernel | Implementation::OursInGuest => bail!("it lives in a guest"),
         };
         let socket = PathBuf::from(format!("/var/run/wireguard/{}.sock", self.name));
         let log = std::env::temp_dir().join(format!("slicewire-{}.log", self.name));
@@ -232,10 +304,10 @@ impl Device {
         match implementation {
             Implementation::Ours => {
                 let file = log.with_file_name(format!("{}.conf", self.name));
-                let interface =
-                    format!("PrivateKey = {}\nListenPort = {}\n", keys.private(), settings.port);
-                fs::write(&file, format!("[Interface]\n{interface}"))?;
-                command.args(["run", "--config"]).arg(&file);
+                fs::write(&file, interface_section(keys, settings))?;
+                command.args(["run", "--config"]).arg(&file).args(settings.options);
+                command.env("RUST_LOG", "debug");
+                lack(&mut command, settings.lacks);
                 self.files.push(file);
             }
             Implementation::Boringtun | Implementation::Gotatun => {
@@ -271,6 +343,11 @@ impl Drop for Device {
             let _ = fs::remove_file(file);
         }
     }
+}
+
+/// What `slice-gateway` is told at its start.
+fn interface_section(keys: &KeyPair, settings: Settings) -> String {
+    format!("[Interface]\nPrivateKey = {}\nListenPort = {}\n", keys.private(), settings.port)
 }
 
 /// A line of `wg show … dump`: key, preshared key, endpoint, allowed addresses, handshake,

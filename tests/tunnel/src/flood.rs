@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -49,6 +49,25 @@ impl Flood {
     /// # Errors
     /// When no socket can be opened.
     pub fn start(namespace: &Netns, target: &str, public: [u8; 32], burst: usize) -> Result<Self> {
+        Self::run(namespace, target, public, (burst, PAUSE))
+    }
+
+    /// Floods `target` with `rate` initiations a second, evenly.
+    ///
+    /// # Errors
+    /// When no socket can be opened.
+    pub fn steady(namespace: &Netns, target: &str, public: [u8; 32], rate: u32) -> Result<Self> {
+        let step = Duration::from_millis(2);
+        let burst = f64::from(rate) * step.as_secs_f64();
+        Self::run(namespace, target, public, (burst.ceil() as usize, step))
+    }
+
+    fn run(
+        namespace: &Netns,
+        target: &str,
+        public: [u8; 32],
+        (burst, pause): (usize, Duration),
+    ) -> Result<Self> {
         let socket = namespace.enter(|| {
             let any = if target.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
             let socket = UdpSocket::bind(any).context("cannot open a socket")?;
@@ -61,14 +80,20 @@ impl Flood {
         let counters = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&cookies));
         let thread = thread::spawn(move || {
             let (stop, sent, cookies) = counters;
+            // Made beforehand: the sender's work is nothing that is to be measured.
+            let messages: Vec<_> = (0..1000).map(|_| initiation(&public)).collect();
+            let mut messages = messages.iter().cycle();
+            let mut next = Instant::now();
             while !stop.load(Ordering::Relaxed) {
-                for _ in 0..burst {
-                    if socket.send(&initiation(&public)).is_ok() {
+                for message in messages.by_ref().take(burst) {
+                    if socket.send(message).is_ok() {
                         sent.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 cookies.fetch_add(collect(&socket), Ordering::Relaxed);
-                thread::sleep(PAUSE);
+                // What a busy machine made us miss is caught up on, but not more than a little.
+                next = (next + pause).max(Instant::now() - 10 * pause);
+                thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
         Ok(Self { stop, sent, cookies, thread: Some(thread) })

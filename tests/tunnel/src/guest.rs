@@ -17,13 +17,13 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::{
     netns::{Netns, unique},
-    peers::Machine,
+    peers::{self, Machine},
 };
 
 /// Longest time until the guest's shell answers, emulated on a busy machine.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 /// Longest time a command in the guest may take.
-const COMMAND: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_secs(180);
 /// Lines of this prefix end a command's output.
 const MARK: &str = "@@";
 
@@ -32,7 +32,7 @@ const MARK: &str = "@@";
 pub struct Guest {
     child: Child,
     console: Mutex<Console>,
-    log: PathBuf,
+    files: [PathBuf; 2],
 }
 
 #[derive(Debug)]
@@ -49,17 +49,18 @@ impl Guest {
     pub fn boot(namespace: &Netns, tap: &str, mtu: u32) -> Result<Self> {
         let machine = Machine::get()?;
         namespace.sh(&format!("ip tuntap add {tap} mode tap; ip link set {tap} mtu {mtu} up"))?;
-        let log = std::env::temp_dir().join(format!(
-            "slicewire-guest-{}-{}.log",
-            std::process::id(),
-            unique()
-        ));
+        let name = format!("slicewire-guest-{}-{}", std::process::id(), unique());
+        let log = std::env::temp_dir().join(format!("{name}.log"));
+        let initrd = log.with_extension("initrd");
+        let programs = [peers::slice_gateway()?.path, peers::beside_tests("tunnel-pinger")?];
+        machine.initrd_with(&programs, &initrd)?;
         let mut command = namespace.command(&machine.qemu.path)?;
         machine.qemu.prepare(&mut command);
         for directory in &machine.firmware {
             command.arg("-L").arg(directory);
         }
         arguments(&mut command, &machine, tap, mtu);
+        command.arg("-initrd").arg(&initrd);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
         let mut child = command.spawn().context("cannot start QEMU")?;
         let input = child.stdin.take().context("QEMU has no input")?;
@@ -74,9 +75,10 @@ impl Guest {
                 }
             }
         });
-        let guest = Self { child, console: Mutex::new(Console { input, lines }), log };
+        let guest =
+            Self { child, console: Mutex::new(Console { input, lines }), files: [log, initrd] };
         guest.answer(BOOT).with_context(|| {
-            let text = std::fs::read_to_string(&guest.log).unwrap_or_default();
+            let text = std::fs::read_to_string(&guest.files[0]).unwrap_or_default();
             format!("the guest did not boot: {text}")
         })?;
         guest.sh("ip link set eth0 up; sysctl -qw net.ipv6.conf.all.accept_dad=0 \
@@ -88,7 +90,7 @@ impl Guest {
     /// Runs a shell script in the guest and returns what it wrote.
     ///
     /// # Errors
-    /// When a command of it fails, or the guest does not answer in a minute.
+    /// When a command of it fails, or the guest does not answer in three minutes.
     pub fn sh(&self, script: &str) -> Result<String> {
         let one_line = script.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         ensure!(one_line.len() < 4000, "a script of more than a terminal's line");
@@ -126,9 +128,9 @@ fn arguments(command: &mut Command, machine: &Machine, tap: &str, mtu: u32) {
     let network = format!("tap,id=net,ifname={tap},script=no,downscript=no");
     let device = format!("virtio-net-pci,netdev=net,host_mtu={mtu},romfile=");
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "192", "-smp", "1"]);
+    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "384", "-smp", "1"]);
     command.args(["-serial", "stdio", "-netdev", &network, "-device", &device]);
-    command.arg("-kernel").arg(&machine.kernel).arg("-initrd").arg(&machine.initrd);
+    command.arg("-kernel").arg(&machine.kernel);
     command.args(["-append", "quiet loglevel=0 panic=-1 console=tty0 tsc=unstable no_timer_check"]);
 }
 
@@ -136,6 +138,8 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.log);
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }

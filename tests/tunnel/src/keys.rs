@@ -10,10 +10,14 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// A fresh pair.
+    /// A fresh pair; the private key as `wg genkey` makes them, with the bits set that every use
+    /// of it would set.
     #[must_use]
     pub fn generate() -> Self {
-        Self { secret: StaticSecret::from(rand::random::<[u8; 32]>()) }
+        let mut bytes = rand::random::<[u8; 32]>();
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
+        Self { secret: StaticSecret::from(bytes) }
     }
 
     /// The private key in base64.

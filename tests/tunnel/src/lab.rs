@@ -6,7 +6,7 @@
 //!   inside the tunnel: left 10.99.0.1 fd99::1, right 10.99.0.2 fd99::2
 //! ```
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     device::{Device, Implementation, Peer, Settings},
@@ -85,6 +85,8 @@ pub struct End {
     pub device: Device,
     /// Where it lives.
     pub host: Host,
+    /// Whose WireGuard it has.
+    pub implementation: Implementation,
     /// Its identity.
     pub keys: KeyPair,
     /// Name of its interface towards the network.
@@ -107,10 +109,18 @@ impl Lab {
     /// # Errors
     /// When a program is missing or does not start.
     pub fn new(left: Implementation, right: Implementation, mtu: u32) -> Result<Self> {
+        Self::with(left, right, Settings::new(PORT, mtu))
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn with(left: Implementation, right: Implementation, settings: Settings) -> Result<Self> {
         let wan = Netns::new("w")?;
         wan.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")?;
-        let left = End::new(left, Side::Left, &wan, mtu)?;
-        let right = End::new(right, Side::Right, &wan, mtu)?;
+        let left = End::new(left, Side::Left, &wan, settings)?;
+        let right = End::new(right, Side::Right, &wan, settings)?;
         Ok(Self { left, right, wan })
     }
 
@@ -152,7 +162,8 @@ impl Lab {
         let ends = [Side::Left, Side::Right].map(|side| {
             (socket(&side.outer(Family::V4, 1), RELAY), socket(&side.outer(Family::V4, 2), PORT))
         });
-        let relay = Relay::start(&self.wan, ends, faults)?;
+        let led_away = [&self.left, &self.right].map(|end| end.implementation.is_led_away());
+        let relay = Relay::start(&self.wan, ends, faults, led_away)?;
         for side in [Side::Left, Side::Right] {
             self.set(side, &self.relayed_peer_of(side))?;
         }
@@ -205,6 +216,21 @@ impl Lab {
         traffic::ping(&self.end(side).host, &side.other().inner(family), pings)
     }
 
+    /// Sends `bytes` bytes over TCP through the tunnel, left to right and back; every byte is
+    /// checked. Not asked of guests, nor of the right end if it cannot be relied on to send.
+    ///
+    /// # Errors
+    /// When the stream stalls or a byte is wrong; with what both devices say.
+    pub fn transfer(&self, family: Family, bytes: usize) -> Result<()> {
+        let (Some(from), Some(to)) = (self.left.host.namespace(), self.right.host.namespace())
+        else {
+            return Ok(());
+        };
+        let back = if self.right.implementation.sends_streams() { bytes } else { 0 };
+        let target = socket(&Side::Right.inner(family), 5000).parse()?;
+        traffic::transfer(from, to, target, (bytes, back)).with_context(|| self.describe())
+    }
+
     /// Pings from `side` until the other end answers.
     ///
     /// # Errors
@@ -230,12 +256,17 @@ impl Lab {
 }
 
 impl End {
-    fn new(implementation: Implementation, side: Side, wan: &Netns, mtu: u32) -> Result<Self> {
+    fn new(
+        implementation: Implementation,
+        side: Side,
+        wan: &Netns,
+        settings: Settings,
+    ) -> Result<Self> {
         let port = match side {
             Side::Left => "left0",
             Side::Right => "right0",
         };
-        let host = if implementation == Implementation::Kernel {
+        let host = if implementation.needs_guest() {
             Host::Guest(Guest::boot(wan, port, UNDERLAY)?)
         } else {
             let namespace = Netns::new(&port[..1])?;
@@ -244,17 +275,16 @@ impl End {
         };
         address(wan, &host, side, port)?;
         let keys = KeyPair::generate();
-        let settings = Settings { port: PORT, mtu, roams: true };
         let device = Device::start(implementation, &host, &keys, settings)?;
         let (v4, v6) = (side.inner(Family::V4), side.inner(Family::V6));
         let name = device.name();
-        let ipv6 = if mtu >= 1280 {
+        let ipv6 = if settings.mtu >= 1280 {
             format!("ip addr add {v6}/64 dev {name} nodad")
         } else {
             String::new()
         };
         host.sh(&format!("ip addr add {v4}/24 dev {name}; {ipv6}"))?;
-        Ok(Self { device, host, keys, uplink: "eth0" })
+        Ok(Self { device, host, implementation, keys, uplink: "eth0" })
     }
 }
 

@@ -4,9 +4,10 @@
 //! machine looks like loss. This one waits.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd, OwnedFd},
+    sync::{Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -32,28 +33,76 @@ const HEADER: usize = 8;
 /// When no socket can be opened, or an answer's bytes are wrong. Unanswered pings are no error,
 /// and neither is a send that fails while the tunnel is away: it counts as sent and unanswered.
 pub fn ping(namespace: &Netns, target: IpAddr, pings: Pings) -> Result<Answers> {
-    let socket = namespace.enter(|| open(target))?;
+    series(namespace.enter(|| open(target))?, target, pings)
+}
+
+/// The same from the namespace this program runs in.
+///
+/// # Errors
+/// As [`ping`].
+pub fn ping_here(target: IpAddr, pings: Pings) -> Result<Answers> {
+    series(open(target)?, target, pings)
+}
+
+fn series(socket: UdpSocket, target: IpAddr, pings: Pings) -> Result<Answers> {
     let interval = Duration::from_millis(pings.interval.into());
     let request = if target.is_ipv4() { 8 } else { 128 };
     let sender = socket.try_clone()?;
+    let flight = Flight::default();
     thread::scope(|scope| {
-        let sending = scope.spawn(move || {
-            let start = Instant::now();
+        let sending = scope.spawn(|| {
             for number in 0..pings.count {
+                let next = Instant::now() + interval;
+                flight.wait(pings);
                 let _ = sender.send(&message(request, number, pings.size));
-                let next = start + interval * (number + 1);
-                if number + 1 == pings.count {
-                    return;
+                if number + 1 < pings.count {
+                    thread::sleep(next.saturating_duration_since(Instant::now()));
                 }
-                thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
-        collect(&socket, pings, || sending.is_finished())
+        collect(&socket, pings, &flight, || sending.is_finished())
     })
 }
 
+/// When the pings that are neither answered nor given up were sent, oldest first.
+#[derive(Default)]
+struct Flight {
+    sent: Mutex<VecDeque<Instant>>,
+    landed: Condvar,
+}
+
+impl Flight {
+    /// Waits until one more may be sent, and counts it.
+    fn wait(&self, pings: Pings) {
+        let patience = Duration::from_millis(pings.patience.into());
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        while sent.len() >= pings.window as usize {
+            let left =
+                sent.front().map_or(Duration::ZERO, |at| patience.saturating_sub(at.elapsed()));
+            if left.is_zero() {
+                sent.pop_front();
+                break;
+            }
+            let waited = self.landed.wait_timeout(sent, left);
+            sent = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        sent.push_back(Instant::now());
+    }
+
+    /// One of them was answered; which one does not matter.
+    fn land(&self) {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.landed.notify_one();
+    }
+}
+
 /// Receives until everything is answered, or nothing came for a while after the last was sent.
-fn collect(socket: &UdpSocket, pings: Pings, all_sent: impl Fn() -> bool) -> Result<Answers> {
+fn collect(
+    socket: &UdpSocket,
+    pings: Pings,
+    flight: &Flight,
+    all_sent: impl Fn() -> bool,
+) -> Result<Answers> {
     let patience = Duration::from_millis(pings.patience.into());
     let mut seen = BTreeSet::new();
     let mut answers = Answers { sent: pings.count, received: 0, duplicates: 0 };
@@ -66,7 +115,12 @@ fn collect(socket: &UdpSocket, pings: Pings, all_sent: impl Fn() -> bool) -> Res
             Ok(length) => {
                 let number = check(&buffer[..length], pings)?;
                 last = Instant::now();
-                if seen.insert(number) { answers.received += 1 } else { answers.duplicates += 1 }
+                if seen.insert(number) {
+                    answers.received += 1;
+                    flight.land();
+                } else {
+                    answers.duplicates += 1;
+                }
             }
             Err(_) if !all_sent() => last = Instant::now(),
             Err(_) => {}

@@ -20,7 +20,7 @@ use nix::{
 };
 
 /// How long a process may take to end after SIGTERM before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs `command` to its end and returns what it wrote to standard output.
 ///
@@ -114,6 +114,19 @@ impl Daemon {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// Ends it and returns its last lines.
+    ///
+    /// # Errors
+    /// When it must be killed, or ends with an error.
+    pub fn end(&mut self) -> Result<String> {
+        self.stop();
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("{} ended with {status}:\n{}", self.name, self.log_tail());
+        }
+        Ok(self.log_tail())
     }
 
     fn stop(&mut self) {

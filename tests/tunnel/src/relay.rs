@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    io::ErrorKind,
     net::UdpSocket,
     sync::{
         Arc,
@@ -15,14 +16,18 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::netns::Netns;
 
 /// How many packets may be overtaken: less than every implementation's replay window.
 const DEPTH: usize = 24;
-/// How long a packet may be held back to be overtaken.
-const HOLD: Duration = Duration::from_millis(5);
+/// For how long nothing must have come until packets that are held back go on: longer than the
+/// time between two packets of any series, so that some are overtaken.
+const HOLD: Duration = Duration::from_millis(10);
+/// Room for what comes while a busy machine does not run the relay.
+const BUFFER: usize = 4 << 20;
 /// Age from which a packet is replayed: the end has surely taken the first one by then.
 const SETTLED: Duration = Duration::from_millis(50);
 /// How many earlier packets can be replayed.
@@ -77,16 +82,22 @@ struct Lane {
 
 impl Relay {
     /// Starts a relay in `namespace`. For each end: the relay's socket towards it, and the end's
-    /// own address.
+    /// own address. Who is `led_away` by packets from another port gets none from there.
     ///
     /// # Errors
     /// When a socket cannot be bound.
-    pub fn start(namespace: &Netns, ends: [(String, String); 2], faults: Faults) -> Result<Self> {
+    pub fn start(
+        namespace: &Netns,
+        ends: [(String, String); 2],
+        faults: Faults,
+        led_away: [bool; 2],
+    ) -> Result<Self> {
         let [(near_left, left), (near_right, right)] = ends;
         let open = |address: &str| {
             namespace.enter(|| {
-                let socket = UdpSocket::bind(address).with_context(|| format!("bind {address}"))?;
+                let socket = bind(address)?;
                 socket.set_read_timeout(Some(HOLD))?;
+                setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
                 Ok(socket)
             })
         };
@@ -94,16 +105,21 @@ impl Relay {
         let stop = Arc::new(AtomicBool::new(false));
         let harm = Arc::new(AtomicU64::new(0));
         let mut threads = Vec::new();
-        let lanes = [(&towards_left, &towards_right, right), (&towards_right, &towards_left, left)];
+        let lanes = [
+            (&towards_left, &towards_right, right, led_away[1]),
+            (&towards_right, &towards_left, left, led_away[0]),
+        ];
         // The first lane carries what comes from the first end.
         let keepalives: [Arc<AtomicU64>; 2] = Default::default();
-        for (seed, ((source, target, address), count)) in
+        for (seed, ((source, target, address, led_away), count)) in
             (0u64..).zip(lanes.into_iter().zip(&keepalives))
         {
+            let any = if address.contains('.') { "0.0.0.0:0" } else { "[::]:0" };
+            let stray = if led_away { target.try_clone()? } else { open(any)? };
             let lane = Lane {
                 source: source.try_clone()?,
                 target: target.try_clone()?,
-                stray: open(if address.contains('.') { "0.0.0.0:0" } else { "[::]:0" })?,
+                stray,
                 address,
                 faults,
                 random: StdRng::seed_from_u64(seed),
@@ -118,7 +134,7 @@ impl Relay {
         Ok(Self { stop, harm, keepalives, threads })
     }
 
-    /// How many times it did harm.
+    /// How many packets it spoiled, lost, sent again or let be overtaken.
     #[must_use]
     pub fn harm(&self) -> u64 {
         self.harm.load(Ordering::Relaxed)
@@ -128,6 +144,20 @@ impl Relay {
     #[must_use]
     pub fn keepalives(&self) -> [u64; 2] {
         [0, 1].map(|end: usize| self.keepalives[end].load(Ordering::Relaxed))
+    }
+}
+
+/// A process that another test starts holds copies of everybody's sockets for a moment, until it
+/// has become its program: an address that was let go may still be taken.
+fn bind(address: &str) -> Result<UdpSocket> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match UdpSocket::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            result => return result.with_context(|| format!("bind {address}")),
+        }
     }
 }
 
@@ -221,7 +251,7 @@ impl Lane {
     fn release(&mut self) {
         let mut held = std::mem::take(&mut self.held);
         if held.len() > 1 {
-            self.harm.fetch_add(1, Ordering::Relaxed);
+            self.harm.fetch_add(held.len() as u64 - 1, Ordering::Relaxed);
             held.shuffle(&mut self.random);
         }
         for packet in held {

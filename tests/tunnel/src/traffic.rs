@@ -2,17 +2,19 @@
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{host::Host, netns::Netns, pinger};
 
 /// Longest time a transfer may stand still.
-const STALL: Duration = Duration::from_secs(20);
+const STALL: Duration = Duration::from_secs(60);
 
 /// A series of pings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,25 +27,46 @@ pub struct Pings {
     pub size: u32,
     /// How long an answer may take, in milliseconds.
     pub patience: u32,
+    /// So many may be on their way; the next one waits until one is answered or given up.
+    pub window: u32,
 }
+
+/// Bytes on their way at most. A socket's receive buffer holds 212,992 bytes by default and counts
+/// twice and more what a packet has: less than a quarter of it, so that a process that the machine
+/// does not run for a while loses nothing.
+const ON_THE_WAY: u32 = 40_000;
 
 impl Pings {
     /// A single ping of the usual size.
     #[must_use]
-    pub fn one() -> Self {
-        Self { count: 1, interval: 1000, size: 56, patience: 1000 }
+    pub const fn one() -> Self {
+        Self { count: 1, interval: 1000, size: 56, patience: 1000, window: 1 }
     }
 
-    /// `count` pings of the usual size, `interval` milliseconds apart.
+    /// `count` pings of the usual size, `interval` milliseconds apart or more.
     #[must_use]
-    pub fn many(count: u32, interval: u32) -> Self {
-        Self { count, interval, size: 56, patience: 3000 }
+    pub const fn many(count: u32, interval: u32) -> Self {
+        Self { count, interval, patience: 20_000, ..Self::one() }.sized(56)
+    }
+
+    /// The same with `size` bytes of data in each.
+    #[must_use]
+    pub const fn sized(self, size: u32) -> Self {
+        // A small packet takes a buffer of 768 bytes, too.
+        let buffer = if size < 700 { 700 } else { size };
+        Self { size, window: ON_THE_WAY / buffer, ..self }
+    }
+
+    /// The same at a steady rate, whether answers come or not.
+    #[must_use]
+    pub const fn regardless(self) -> Self {
+        Self { window: u32::MAX, ..self }
     }
 
     /// Pings that ought not to be answered: a second of them, and a moment more.
     #[must_use]
-    pub fn unanswered() -> Self {
-        Self { count: 20, interval: 50, size: 56, patience: 300 }
+    pub const fn unanswered() -> Self {
+        Self { count: 20, interval: 50, patience: 300, ..Self::one() }.regardless()
     }
 }
 
@@ -66,23 +89,22 @@ pub fn ping(host: &Host, target: &str, pings: Pings) -> Result<Answers> {
     if let Some(namespace) = host.namespace() {
         return pinger::ping(namespace, target.parse()?, pings);
     }
-    // A guest's own ping waits for the last answers only as long as its interval.
-    let interval = pings.interval.max(50);
-    let count = (pings.count * pings.interval).div_ceil(interval).max(1);
-    let (seconds, size) = (f64::from(interval) / 1000.0, pings.size.max(16));
-    let patience = pings.patience.div_ceil(1000);
-    let text = host.sh(&format!(
-        "ping -n -q -M do -c {count} -i {seconds} -s {size} -W {patience} {target} 2>&1 || true"
-    ))?;
-    parse_answers(&text)
+    let Pings { count, interval, size, patience, window } = pings;
+    let options = format!("{count} {interval} {size} {patience} {window}");
+    parse_answers(&host.sh(&format!("tunnel-pinger {target} {options}"))?)
 }
 
-/// Sends `bytes` bytes over TCP from a namespace to an address of another one, and the same back;
-/// every byte is checked.
+/// Sends `bytes` bytes over TCP from a namespace to an address of another one, and `back` bytes the
+/// other way; every byte is checked.
 ///
 /// # Errors
 /// When the connection fails, stalls, or a byte is wrong.
-pub fn transfer(from: &Netns, to: &Netns, target: SocketAddr, bytes: usize) -> Result<()> {
+pub fn transfer(
+    from: &Netns,
+    to: &Netns,
+    target: SocketAddr,
+    (bytes, back): (usize, usize),
+) -> Result<()> {
     let listener = to.enter(|| TcpListener::bind(target).context("cannot listen"))?;
     // Connected before it is accepted: nobody waits for a connection that never comes.
     let mut client =
@@ -95,11 +117,63 @@ pub fn transfer(from: &Netns, to: &Netns, target: SocketAddr, bytes: usize) -> R
     thread::scope(|scope| {
         let serving = scope.spawn(move || -> Result<()> {
             check(&mut server, bytes)?;
-            send(&mut server, bytes)?;
+            send(&mut server, back)?;
             Ok(server.shutdown(Shutdown::Write)?)
         });
-        send(&mut client, bytes).and_then(|()| check(&mut client, bytes))?;
+        send(&mut client, bytes).and_then(|()| check(&mut client, back))?;
         serving.join().map_err(|_| anyhow!("the receiver panicked"))?
+    })
+}
+
+/// A stream of UDP datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// Datagrams a second.
+    pub rate: u32,
+    /// Bytes in each.
+    pub size: usize,
+    /// How long.
+    pub time: Duration,
+}
+
+/// Sends a stream from a namespace to an address of another one. Returns how many datagrams were
+/// sent and how many arrived.
+///
+/// # Errors
+/// When a socket cannot be opened.
+pub fn stream(from: &Netns, to: &Netns, target: SocketAddr, stream: Stream) -> Result<(u64, u64)> {
+    let receiver = to.enter(|| Ok(UdpSocket::bind(target)?))?;
+    setsockopt(&receiver, sockopt::RcvBufForce, &(8 << 20))?;
+    receiver.set_read_timeout(Some(Duration::from_millis(300)))?;
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let sender = from.enter(|| Ok(UdpSocket::bind(any)?))?;
+    sender.connect(target)?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            let (mut count, mut buffer) = (0, [0; 2048]);
+            loop {
+                match receiver.recv(&mut buffer) {
+                    Ok(_) => count += 1,
+                    Err(_) if done.load(Ordering::Relaxed) => return count,
+                    Err(_) => {}
+                }
+            }
+        });
+        let data = vec![7; stream.size];
+        let start = Instant::now();
+        let mut sent = 0;
+        while start.elapsed() < stream.time {
+            let due = start.elapsed().as_secs_f64() * f64::from(stream.rate);
+            while (sent as f64) < due {
+                let _ = sender.send(&data);
+                sent += 1;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        done.store(true, Ordering::Relaxed);
+        let arrived = counting.join().map_err(|_| anyhow!("the receiver panicked"))?;
+        Ok((sent, arrived))
     })
 }
 
@@ -127,20 +201,13 @@ fn check(stream: &mut TcpStream, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// `N packets transmitted, N received, [+N duplicates,] …`.
+/// Three numbers: sent, received, duplicates.
 fn parse_answers(text: &str) -> Result<Answers> {
-    let Some(line) = text.lines().find(|line| line.contains("packets transmitted")) else {
-        bail!("ping said {text:?}");
-    };
-    let number = |marker: &str| {
-        let part = line.split(',').find(|part| part.contains(marker))?;
-        part.trim().trim_start_matches('+').split(' ').next()?.parse().ok()
-    };
-    Ok(Answers {
-        sent: number("transmitted").with_context(|| line.to_owned())?,
-        received: number("received").with_context(|| line.to_owned())?,
-        duplicates: number("duplicates").unwrap_or(0),
-    })
+    let numbers: Result<Vec<u32>, _> = text.split_whitespace().map(str::parse).collect();
+    match numbers.as_deref() {
+        Ok(&[sent, received, duplicates]) => Ok(Answers { sent, received, duplicates }),
+        _ => bail!("the pinger said {text:?}"),
+    }
 }
 
 #[cfg(test)]
@@ -149,11 +216,8 @@ mod tests {
 
     #[test]
     fn pings_are_counted() {
-        let plain = "5 packets transmitted, 4 received, 20% packet loss, time 4ms";
-        let answers = parse_answers(plain).unwrap();
-        assert_eq!(answers, Answers { sent: 5, received: 4, duplicates: 0 });
-        let more = "500 packets transmitted, 500 received, +3 duplicates, 0% packet loss, time 1ms";
-        assert_eq!(parse_answers(more).unwrap().duplicates, 3);
-        assert!(parse_answers("ping: unknown host").is_err());
+        let answers = parse_answers("5 4 1\n").unwrap();
+        assert_eq!(answers, Answers { sent: 5, received: 4, duplicates: 1 });
+        assert!(parse_answers("cannot ping").is_err());
     }
 }

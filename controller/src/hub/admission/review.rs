@@ -1,8 +1,9 @@
 //! AdmissionReview (admission.k8s.io/v1): what is asked and what is answered.
 
+use kube::Resource;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use slicewire_api::SliceConfig;
 use slicewire_core::violation::{Violation, summary};
 
 /// The part of an AdmissionReview that is read.
@@ -24,13 +25,24 @@ struct Request {
 }
 
 impl Review {
-    /// Answers; `faults` judges a SliceConfig.
-    pub(super) fn answer(&self, faults: impl Fn(SliceConfig) -> Vec<Violation>) -> Value {
-        let found = self.config().map(faults).unwrap_or_default();
+    /// Answers; `faults` judges an object.
+    pub(super) fn answer<K>(&self, faults: impl Fn(K) -> Vec<Violation>) -> Value
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let found = self.object().map(faults).unwrap_or_default();
         let mut response = json!({"uid": self.request.uid, "allowed": found.is_empty()});
         if !found.is_empty() {
             let message = format!("{} fault(s): {}", found.len(), summary(&found));
-            let status = json!({"code": 422, "reason": "Invalid", "message": message});
+            // Programs take them one by one, as those that the API server finds itself; kubectl shows
+            // field and message of each, and nothing else.
+            let causes: Vec<Value> = found
+                .iter()
+                .map(|v| json!({"field": v.field, "reason": v.reason, "message": v.said()}))
+                .collect();
+            let details = json!({"causes": causes});
+            let status =
+                json!({"code": 422, "reason": "Invalid", "message": message, "details": details});
             if let Some(map) = response.as_object_mut() {
                 map.insert("status".to_owned(), status);
             }
@@ -38,10 +50,10 @@ impl Review {
         json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
     }
 
-    /// The SliceConfig to judge; `None` when there is nothing to judge: an object that is on its
+    /// The object to judge; `None` when there is nothing to judge: an object that is on its
     /// way out must stay writable, or it could never go, and so must one whose spec is as it was,
     /// because its labels are nobody's business here.
-    fn config(&self) -> Option<SliceConfig> {
+    fn object<K: Resource<DynamicType = ()> + DeserializeOwned>(&self) -> Option<K> {
         let object = self.request.object.as_ref()?;
         let same =
             self.request.old_object.as_ref().is_some_and(|o| o.get("spec") == object.get("spec"));
@@ -49,19 +61,22 @@ impl Review {
             return None;
         }
         // What does not parse the API server refuses itself, by the schema.
-        let mut config: SliceConfig = serde_json::from_value(object.clone()).ok()?;
-        if config.metadata.deletion_timestamp.is_some() {
+        let mut judged: K = serde_json::from_value(object.clone()).ok()?;
+        let meta = judged.meta_mut();
+        if meta.deletion_timestamp.is_some() {
             return None;
         }
-        if config.metadata.namespace.is_none() {
-            config.metadata.namespace = self.request.namespace.clone();
+        if meta.namespace.is_none() {
+            meta.namespace.clone_from(&self.request.namespace);
         }
-        Some(config)
+        Some(judged)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use slicewire_api::SliceConfig;
+
     use super::*;
 
     fn review(old: Option<Value>, object: &Value) -> Review {
@@ -89,11 +104,16 @@ mod tests {
         assert_eq!(answer["response"]["allowed"], false);
         let message = answer["response"]["status"]["message"].as_str().unwrap();
         assert!(message.contains("is one (One)") && message.contains("is two (Two)"), "{message}");
+        let causes = &answer["response"]["status"]["details"]["causes"];
+        assert_eq!(
+            causes[1],
+            json!({"field": "b", "reason": "Two", "message": r#""2": is two (Two)"#})
+        );
     }
 
     #[test]
     fn no_fault_is_no_refusal() {
-        let answer = review(None, &config("10.0.0.0/8")).answer(|config| {
+        let answer = review(None, &config("10.0.0.0/8")).answer(|config: SliceConfig| {
             assert_eq!(config.metadata.namespace.as_deref(), Some("slicewire-demo"));
             Vec::new()
         });

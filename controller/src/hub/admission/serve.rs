@@ -21,11 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::certificate::Material;
 use super::review::Review;
-use crate::hub::Caches;
+use crate::hub::slice::qos::admit_profile;
 use crate::hub::slice::validate::admit;
+use crate::hub::{Caches, policy};
 
-/// The path the API server calls.
-const PATH: &str = "/validate-sliceconfig";
+/// The paths the API server calls.
+const SLICES: &str = "/validate-sliceconfig";
+const POLICIES: &str = "/validate-slicepolicy";
+const PROFILES: &str = "/validate-sliceqosprofile";
 /// Largest request taken, in bytes: two objects as large as etcd stores them, and some.
 const LARGEST_REQUEST: usize = 4 << 20;
 /// How long a client may take to shake hands.
@@ -33,7 +36,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The certificate in use, replaced while connections go on.
 #[derive(Debug, Default)]
-pub(super) struct Serving(RwLock<Option<Arc<CertifiedKey>>>);
+pub(crate) struct Serving(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl Serving {
     /// Uses this certificate for connections to come.
@@ -41,9 +44,16 @@ impl Serving {
     /// # Errors
     /// The Secret holds no certificate or no key.
     pub(super) fn replace(&self, material: &Material) -> anyhow::Result<()> {
-        let chain = CertificateDer::pem_slice_iter(material.certificate.as_bytes())
-            .collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(material.key.as_bytes())?;
+        self.replace_pem(material.certificate.as_bytes(), material.key.as_bytes())
+    }
+
+    /// Uses this certificate chain and key, both PEM, for connections to come.
+    ///
+    /// # Errors
+    /// There is no certificate, or no key, or they do not belong together.
+    pub(crate) fn replace_pem(&self, chain: &[u8], key: &[u8]) -> anyhow::Result<()> {
+        let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(key)?;
         let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
         Ok(())
@@ -110,8 +120,10 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, caches: Caches) {
 }
 
 async fn respond(caches: &Caches, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.method() != Method::POST || request.uri().path() != PATH {
-        return refuse(StatusCode::NOT_FOUND, "POST an AdmissionReview to /validate-sliceconfig");
+    let path = request.uri().path().to_owned();
+    if request.method() != Method::POST || ![SLICES, POLICIES, PROFILES].contains(&path.as_str()) {
+        let help = "POST an AdmissionReview to /validate-sliceconfig, /validate-slicepolicy or /validate-sliceqosprofile";
+        return refuse(StatusCode::NOT_FOUND, help);
     }
     let Ok(body) = Limited::new(request.into_body(), LARGEST_REQUEST).collect().await else {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large or broke off");
@@ -119,7 +131,13 @@ async fn respond(caches: &Caches, request: Request<Incoming>) -> Response<Full<B
     let Ok(review) = serde_json::from_slice::<Review>(&body.to_bytes()) else {
         return refuse(StatusCode::BAD_REQUEST, "not an AdmissionReview of admission.k8s.io/v1");
     };
-    let answer = review.answer(|config| admit(caches, config));
+    let answer = if path == POLICIES {
+        review.answer(|policy| policy::validate::admit(caches, policy))
+    } else if path == PROFILES {
+        review.answer(|profile| admit_profile(caches, &profile))
+    } else {
+        review.answer(|config| admit(caches, config))
+    };
     let mut response = Response::new(Full::from(answer.to_string()));
     let json = hyper::header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{Api, ResourceExt};
+use slicewire_api::condition::{LEAVING, is_true};
 use slicewire_api::labels::WORKER_ACCOUNT;
-use slicewire_api::{Cluster, SliceConfig, WorkerSlice};
+use slicewire_api::{Cluster, JoinToken, SliceConfig, WorkerEndpoints, WorkerGateway, WorkerSlice};
 use slicewire_core::name::{ClusterName, HubNamespace, cluster_namespace, hub_namespace};
 
-use super::plan::ROLE;
+use super::plan::{QUOTA, ROLE};
 use crate::hub::Hub;
 use crate::kubernetes::cache::Key;
 
@@ -24,12 +25,19 @@ pub(super) struct Observed {
     pub(super) account: Option<Arc<ServiceAccount>>,
     pub(super) role: Option<Arc<Role>>,
     pub(super) binding: Option<Arc<RoleBinding>>,
+    pub(super) quota: Option<Arc<ResourceQuota>>,
     /// The copy in whose status the worker reports.
     pub(super) copy: Option<Arc<Cluster>>,
     /// The worker's heartbeat.
     pub(super) heartbeat: Option<Lease>,
     /// What the cluster is told of slices.
     pub(super) slices: Vec<Arc<WorkerSlice>>,
+    /// What its gateways are told.
+    pub(super) gateways: Vec<Arc<WorkerGateway>>,
+    /// Where it reports its pods.
+    pub(super) endpoints: Vec<Arc<WorkerEndpoints>>,
+    /// Tokens it has joined with.
+    pub(super) tokens: Vec<Arc<JoinToken>>,
     /// Slices of the project that name the cluster.
     pub(super) users: Vec<Arc<SliceConfig>>,
 }
@@ -50,9 +58,13 @@ pub(super) async fn observe(hub: &Hub, (namespace, name): &Key) -> Option<Observ
         account: None,
         role: None,
         binding: None,
+        quota: None,
         copy: None,
         heartbeat: None,
         slices: Vec::new(),
+        gateways: Vec::new(),
+        endpoints: Vec::new(),
+        tokens: tokens(hub, namespace, name),
         users,
     };
     if let Some(own) = own_namespace(namespace, name) {
@@ -60,13 +72,25 @@ pub(super) async fn observe(hub: &Hub, (namespace, name): &Key) -> Option<Observ
         observed.account = caches.accounts.get(&own, WORKER_ACCOUNT);
         observed.role = caches.roles.get(&own, ROLE);
         observed.binding = caches.bindings.get(&own, ROLE);
+        observed.quota = caches.quotas.get(&own, QUOTA);
         observed.copy = caches.clusters.get(&own, name);
         observed.slices = caches.slices.list_in(&own);
-        if observed.copy.as_ref().is_some_and(|c| c.status.is_some()) {
+        observed.gateways = caches.gateways.list_in(&own);
+        observed.endpoints = caches.endpoints.list_in(&own);
+        observed.endpoints.retain(|e| e.spec.cluster == *name);
+        if observed.copy.is_some() || observed.deleting() {
             observed.heartbeat = heartbeat(hub, &own).await;
         }
     }
     Some(observed)
+}
+
+/// The project's tokens that this cluster knows the secret of.
+fn tokens(hub: &Hub, project: &str, name: &str) -> Vec<Arc<JoinToken>> {
+    let knows = |token: &Arc<JoinToken>| {
+        token.status.iter().flat_map(|s| &s.joined).any(|joined| joined.cluster == name)
+    };
+    hub.caches.tokens.list_in(project).into_iter().filter(knows).collect()
 }
 
 /// The namespace of the cluster `name` of the project whose namespace is `project`.
@@ -97,5 +121,11 @@ impl Observed {
 
     pub(super) fn deleting(&self) -> bool {
         self.cluster.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether its worker has said, with its own credential, that it leaves for good.
+    pub(super) fn leaves(&self) -> bool {
+        let told = self.copy.as_ref().and_then(|c| c.status.as_ref());
+        told.is_some_and(|status| is_true(&status.conditions, LEAVING))
     }
 }

@@ -2,23 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, ResourceQuotaSpec, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
+use serde_json::json;
+use slicewire_api::Cluster;
 use slicewire_api::labels::{
-    CLUSTER, HUB_FINALIZER, HUB_MANAGER, MANAGED_BY, PROJECT, WORKER_ACCOUNT,
+    ABANDON, CLUSTER, HUB_FINALIZER, HUB_MANAGER, MANAGED_BY, PROJECT, WORKER_ACCOUNT,
 };
-use slicewire_api::{Cluster, GROUP};
 use slicewire_core::name::cluster_namespace;
 use slicewire_core::violation::Violation;
 
 use super::observe::Observed;
 use super::validate::ValidatedCluster;
+use crate::hub::rights;
 use crate::kubernetes::change::{Change, Steps};
 
 /// Name of the worker's Role and RoleBinding.
 pub(super) const ROLE: &str = "slicewire-worker";
+/// Name of what bounds a cluster's namespace.
+pub(super) const QUOTA: &str = "slicewire-member";
+/// Most of each kind in a cluster's namespace. A worker may create none of them: this holds where
+/// somebody grants one more than we do.
+const LIMITS: [(&str, &str); 4] = [
+    ("pods", "0"),
+    ("count/secrets", "0"),
+    ("count/leases.coordination.k8s.io", "4"),
+    ("count/events.events.k8s.io", "256"),
+];
 
 /// A cluster's next steps, and what still stands in the way.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +48,10 @@ pub(super) fn plan(
     validated: &Result<ValidatedCluster, Vec<Violation>>,
 ) -> Plan {
     if observed.deleting() {
-        return leave(observed);
+        return if given_up(&observed.cluster) { cut_off(observed) } else { leave(observed) };
+    }
+    if observed.leaves() {
+        return dismiss(observed);
     }
     let Ok(place) = validated else { return Plan { steps: Vec::new(), waiting: None } };
     let hold = Change::hold(&*observed.cluster, HUB_FINALIZER);
@@ -51,9 +68,59 @@ pub(super) fn plan(
         Change::converge(&meta.binding(), observed.binding.as_deref()),
         Change::converge(&copy, observed.copy.as_deref()),
     ];
-    let steps =
-        vec![hold.into_iter().chain(namespace).collect(), inside.into_iter().flatten().collect()];
+    // Made here, so that the worker needs no right to create anything.
+    let heartbeat = observed.heartbeat.is_none().then(|| Change::apply(&meta.heartbeat()));
+    let quota = Change::converge(&meta.quota(), observed.quota.as_deref());
+    let steps = vec![
+        hold.into_iter().chain(namespace).collect(),
+        inside.into_iter().chain([heartbeat]).flatten().collect(),
+        quota.into_iter().collect(),
+    ];
     Plan { steps, waiting: None }
+}
+
+/// Whether the cluster is to go without its worker's word.
+pub(in crate::hub) fn given_up(cluster: &Cluster) -> bool {
+    cluster.annotations().get(ABANDON).is_some_and(|v| v == "true")
+}
+
+/// A worker that leaves for good takes its Cluster along; what it has, it cleans up itself.
+fn dismiss(observed: &Observed) -> Plan {
+    let abandon = json!({ "metadata": { "annotations": { ABANDON: "true" } } });
+    let steps = vec![
+        vec![Change::merge(&*observed.cluster, abandon)],
+        Change::delete(&*observed.cluster).into_iter().collect(),
+    ];
+    let what = "its worker leaves for good".to_owned();
+    Plan { steps, waiting: Some(("Leaving", what)) }
+}
+
+/// Cuts a cluster off, whatever its worker does: first its credential and the tokens whose secret it
+/// knows, then everything it was told. The slices' own reconcilers drop its tunnels meanwhile.
+fn cut_off(observed: &Observed) -> Plan {
+    let dead = [
+        observed.binding.as_deref().and_then(Change::delete),
+        observed.account.as_deref().and_then(Change::delete),
+        observed.role.as_deref().and_then(Change::delete),
+    ];
+    let tokens = observed.tokens.iter().filter_map(|t| Change::delete(&**t));
+    let dead = dead.into_iter().flatten().chain(tokens).collect();
+    let Some(namespace) = &observed.namespace else {
+        let release = Change::release(&*observed.cluster, HUB_FINALIZER).into_iter().collect();
+        return Plan { steps: vec![dead, release], waiting: None };
+    };
+    // A finalizer on the heartbeat, which the worker could write, would keep the namespace for ever.
+    let held = observed.heartbeat.iter().filter(|lease| !lease.finalizers().is_empty());
+    let free = held.map(|lease| Change::merge(lease, json!({"metadata": {"finalizers": null}})));
+    let slices = observed.slices.iter().filter_map(|s| Change::release(&**s, HUB_FINALIZER));
+    let steps = vec![
+        dead,
+        free.chain(slices).collect(),
+        observed.slices.iter().filter_map(|s| Change::delete(&**s)).collect(),
+        Change::delete(&**namespace).into_iter().collect(),
+    ];
+    let what = format!("waiting for namespace {} to be gone", namespace.name_any());
+    Plan { steps, waiting: Some(("CutOff", what)) }
 }
 
 /// The cluster leaves when no slice names it and its worker has cleaned up.
@@ -129,42 +196,31 @@ impl Meta {
     }
 
     fn role(&self) -> Role {
-        let rule = |group: &str, resources: &[&str], verbs: &[&str], names: &[&str]| PolicyRule {
-            api_groups: Some(vec![group.to_owned()]),
-            resources: Some(owned(resources)),
-            resource_names: (!names.is_empty()).then(|| owned(names)),
-            verbs: owned(verbs),
-            ..PolicyRule::default()
-        };
-        let kinds = ["workerslices", "workergateways", "clusters"];
-        let statuses = ["workerslices/status", "workergateways/status", "clusters/status"];
-        let lease = "coordination.k8s.io";
-        let rules = vec![
-            rule(GROUP, &kinds, &["get", "list", "watch"], &[]),
-            rule(GROUP, &statuses, &["get", "patch", "update"], &[]),
-            rule(lease, &["leases"], &["create"], &[]),
-            rule(lease, &["leases"], &["get", "patch", "update"], &[WORKER_ACCOUNT]),
-            rule("", &["serviceaccounts/token"], &["create"], &[WORKER_ACCOUNT]),
-            rule("events.k8s.io", &["events"], &["create", "patch"], &[]),
-        ];
-        Role { metadata: self.named(ROLE), rules: Some(rules) }
+        Role { metadata: self.named(ROLE), rules: Some(rights::of_worker()) }
     }
 
     fn binding(&self) -> RoleBinding {
         RoleBinding {
             metadata: self.named(ROLE),
-            role_ref: RoleRef {
-                api_group: "rbac.authorization.k8s.io".to_owned(),
-                kind: "Role".to_owned(),
-                name: ROLE.to_owned(),
-            },
-            subjects: Some(vec![Subject {
-                kind: "ServiceAccount".to_owned(),
-                name: WORKER_ACCOUNT.to_owned(),
-                namespace: Some(self.namespace.clone()),
-                ..Subject::default()
-            }]),
+            role_ref: rights::role_ref(ROLE),
+            subjects: Some(vec![rights::account_of(&self.namespace, WORKER_ACCOUNT)]),
         }
+    }
+
+    fn quota(&self) -> ResourceQuota {
+        let hard = LIMITS.map(|(what, most)| (what.to_owned(), Quantity(most.to_owned())));
+        ResourceQuota {
+            metadata: self.named(QUOTA),
+            spec: Some(ResourceQuotaSpec {
+                hard: Some(hard.into()),
+                ..ResourceQuotaSpec::default()
+            }),
+            ..ResourceQuota::default()
+        }
+    }
+
+    fn heartbeat(&self) -> Lease {
+        Lease { metadata: self.named(WORKER_ACCOUNT), ..Lease::default() }
     }
 
     fn copy(&self, cluster: &Cluster) -> Cluster {
@@ -172,10 +228,6 @@ impl Meta {
         copy.metadata = self.named(&self.cluster);
         copy
     }
-}
-
-fn owned(list: &[&str]) -> Vec<String> {
-    list.iter().map(|s| (*s).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -199,9 +251,13 @@ pub(super) mod tests {
             account: None,
             role: None,
             binding: None,
+            quota: None,
             copy: None,
             heartbeat: None,
             slices: vec![],
+            gateways: vec![],
+            endpoints: vec![],
+            tokens: vec![],
             users: vec![],
         }
     }
@@ -227,19 +283,10 @@ pub(super) mod tests {
         observed.account = Some(Arc::new(meta.account()));
         observed.role = Some(Arc::new(meta.role()));
         observed.binding = Some(Arc::new(meta.binding()));
+        observed.quota = Some(Arc::new(meta.quota()));
+        observed.heartbeat = Some(meta.heartbeat());
         observed.copy = Some(Arc::new(meta.copy(&observed.cluster)));
         assert_eq!(changes(&observed), []);
-    }
-
-    #[test]
-    fn the_workers_role_opens_nothing_but_statuses_for_writing() {
-        let role = Meta::new(&validate(&observed()).unwrap()).role();
-        for rule in role.rules.unwrap() {
-            let writes = rule.verbs.iter().any(|v| !["get", "list", "watch"].contains(&v.as_str()));
-            let ours = rule.api_groups == Some(vec![GROUP.to_owned()]);
-            let statuses = rule.resources.unwrap().iter().all(|r| r.ends_with("/status"));
-            assert!(!(writes && ours) || statuses);
-        }
     }
 
     #[test]
@@ -260,6 +307,64 @@ pub(super) mod tests {
         assert_eq!(changes(&observed)[0].verb, Verb::Delete);
         observed.namespace = None;
         assert!(matches!(changes(&observed)[0].verb, Verb::Merge(_)));
+    }
+
+    fn evicted() -> Observed {
+        let mut observed = deleting();
+        let meta = Meta::new(&validate(&observed).unwrap());
+        let abandon = [(ABANDON.to_owned(), "true".to_owned())];
+        Arc::make_mut(&mut observed.cluster).metadata.annotations = Some(abandon.into());
+        observed.namespace = Some(Arc::new(meta.namespace()));
+        observed.account = Some(Arc::new(meta.account()));
+        observed.role = Some(Arc::new(meta.role()));
+        observed.binding = Some(Arc::new(meta.binding()));
+        observed.users.push(Arc::new(SliceConfig::new("blue", SliceConfigSpec::default())));
+        let mut slice = WorkerSlice::new("blue", WorkerSliceSpec::default());
+        slice.metadata.finalizers = Some(vec![HUB_FINALIZER.into()]);
+        observed.slices.push(Arc::new(slice));
+        let mut heartbeat = meta.heartbeat();
+        heartbeat.metadata.finalizers = Some(vec!["example.org/for-ever".into()]);
+        observed.heartbeat = Some(heartbeat);
+        let token = slicewire_api::JoinToken::new("t-1", slicewire_api::JoinTokenSpec::default());
+        observed.tokens.push(Arc::new(token));
+        observed
+    }
+
+    #[test]
+    fn an_evicted_cluster_loses_its_credential_first_and_waits_for_nobody() {
+        let mut observed = evicted();
+        let plan = plan(&observed, &validate(&observed));
+        let kinds = |step: &[Change]| -> Vec<String> {
+            step.iter().map(|c| c.resource.kind.clone()).collect()
+        };
+        assert_eq!(kinds(&plan.steps[0]), ["RoleBinding", "ServiceAccount", "Role", "JoinToken"]);
+        assert!(plan.steps[0].iter().all(|c| c.verb == Verb::Delete));
+        assert_eq!(kinds(&plan.steps[1]), ["Lease", "WorkerSlice"]);
+        assert_eq!(kinds(&plan.steps[3]), ["Namespace"]);
+        observed.namespace = None;
+        let last = changes(&observed);
+        assert_eq!(last.last().unwrap().resource.kind, "Cluster");
+    }
+
+    #[test]
+    fn a_worker_that_leaves_for_good_takes_its_cluster_along() {
+        let mut observed = evicted();
+        Arc::make_mut(&mut observed.cluster).metadata = ObjectMeta {
+            name: Some("east".into()),
+            namespace: Some("slicewire-demo".into()),
+            ..ObjectMeta::default()
+        };
+        let now = Time(Timestamp::UNIX_EPOCH);
+        let leaving = slicewire_api::condition::condition("Leaving", true, "Leaves", "", None, now);
+        let mut copy = (*observed.cluster).clone();
+        copy.status = Some(slicewire_api::ClusterStatus {
+            conditions: vec![leaving],
+            ..slicewire_api::ClusterStatus::default()
+        });
+        observed.copy = Some(Arc::new(copy));
+        let all = changes(&observed);
+        assert!(matches!(&all[0].verb, Verb::Merge(_)));
+        assert_eq!((all[1].verb.clone(), all[1].resource.kind.as_str()), (Verb::Delete, "Cluster"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Namespace;
-use slicewire_api::{Cluster, Project, SliceConfig};
+use slicewire_api::{Cluster, JoinToken, Project, SliceConfig};
 
 use crate::hub::Hub;
 
@@ -15,6 +15,7 @@ pub(super) struct Observed {
     pub(super) namespace: Option<Arc<Namespace>>,
     pub(super) clusters: Vec<Arc<Cluster>>,
     pub(super) configs: Vec<Arc<SliceConfig>>,
+    pub(super) tokens: Vec<Arc<JoinToken>>,
 }
 
 /// Reads the caches.
@@ -25,6 +26,7 @@ pub(super) fn observe(hub: &Hub, name: &str) -> Option<Observed> {
         project: caches.projects.get("", name)?,
         clusters: caches.clusters.list_in(&namespace),
         configs: caches.configs.list_in(&namespace),
+        tokens: caches.tokens.list_in(&namespace),
         namespace: caches.namespaces.get("", &namespace),
     })
 }

@@ -52,7 +52,7 @@ fn namespace(project: &ProjectName) -> Namespace {
     }
 }
 
-/// Slices first, then clusters, then the namespace.
+/// Slices first, then tokens and clusters, then the namespace.
 fn leave(observed: &Observed) -> Plan {
     let waiting = |what: &str, names: Vec<String>| {
         Some(format!("waiting for {what} {} to be gone", names.join(", ")))
@@ -61,6 +61,11 @@ fn leave(observed: &Observed) -> Plan {
         let names = observed.configs.iter().map(|c| c.name_any()).collect();
         let deletions = observed.configs.iter().filter_map(|c| Change::delete(&**c)).collect();
         return Plan { steps: vec![deletions], waiting: waiting("slices", names) };
+    }
+    if !observed.tokens.is_empty() {
+        let names = observed.tokens.iter().map(|c| c.name_any()).collect();
+        let deletions = observed.tokens.iter().filter_map(|c| Change::delete(&**c)).collect();
+        return Plan { steps: vec![deletions], waiting: waiting("tokens", names) };
     }
     if !observed.clusters.is_empty() {
         let names = observed.clusters.iter().map(|c| c.name_any()).collect();
@@ -90,7 +95,7 @@ mod tests {
 
     fn observed(name: &str) -> Observed {
         let project = Arc::new(Project::new(name, ProjectSpec::default()));
-        Observed { project, namespace: None, clusters: vec![], configs: vec![] }
+        Observed { project, namespace: None, clusters: vec![], configs: vec![], tokens: vec![] }
     }
 
     fn changes(observed: &Observed) -> Vec<Change> {

@@ -1,14 +1,17 @@
 //! What there is of a slice on the hub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use kube::ResourceExt;
-use slicewire_api::{Cluster, SliceConfig, WorkerGateway, WorkerSlice};
+use slicewire_api::{
+    Cluster, SliceConfig, SlicePolicy, SliceQosProfile, WorkerGateway, WorkerPolicy, WorkerSlice,
+};
 use slicewire_core::ipam::{Holding, Holdings};
 use slicewire_core::name::{ClusterName, HubNamespace, ProjectName, hub_namespace};
 
+use crate::hub::cluster::plan::given_up;
 use crate::hub::{Caches, Hub};
 use crate::kubernetes::cache::Key;
 
@@ -18,12 +21,19 @@ pub(super) struct Observed {
     pub(super) config: Arc<SliceConfig>,
     /// The project, by the namespace the SliceConfig is in.
     pub(super) project: Option<ProjectName>,
-    /// The project's clusters by name.
+    /// The project's clusters by name, without those that are cut off: nobody is told of them any
+    /// more.
     pub(super) clusters: BTreeMap<String, Arc<Cluster>>,
+    /// The SliceQosProfile that the slice names.
+    pub(super) profile: Option<Arc<SliceQosProfile>>,
     /// WorkerSlices by cluster.
     pub(super) slices: BTreeMap<ClusterName, Arc<WorkerSlice>>,
     /// WorkerGateways by cluster.
     pub(super) gateways: BTreeMap<ClusterName, Arc<WorkerGateway>>,
+    /// Its policies.
+    pub(super) policies: Vec<Arc<SlicePolicy>>,
+    /// Its policies as clusters have been told them.
+    pub(super) told_policies: Vec<Arc<WorkerPolicy>>,
 }
 
 /// Reads the caches.
@@ -40,17 +50,23 @@ pub(super) fn around(caches: &Caches, config: Arc<SliceConfig>) -> Observed {
         Some(HubNamespace::Project(project)) => Some(project),
         _ => None,
     };
-    let clusters =
-        caches.clusters.list_in(&namespace).into_iter().map(|c| (c.name_any(), c)).collect();
+    let cut_off = |c: &Cluster| c.metadata.deletion_timestamp.is_some() && given_up(c);
+    let clusters = caches.clusters.list_in(&namespace).into_iter();
+    let clusters = clusters.filter(|c| !cut_off(c)).map(|c| (c.name_any(), c)).collect();
     let slices = caches.slices.list().into_iter().filter(|s| s.name_any() == name);
     let gateways = caches.gateways.list().into_iter().filter(|g| g.name_any() == name);
     let ours = |namespace: Option<String>| match hub_namespace(&namespace.unwrap_or_default()) {
         Some(HubNamespace::Cluster(p, cluster)) if Some(&p) == project.as_ref() => Some(cluster),
         _ => None,
     };
+    let policies = caches.policies.list_in(&namespace).into_iter();
+    let told = caches.told_policies.list().into_iter().filter(|p| p.spec.slice == name);
     Observed {
+        policies: policies.filter(|p| p.spec.slice == name).collect(),
+        told_policies: told.filter(|p| ours(p.namespace()).is_some()).collect(),
         slices: slices.filter_map(|s| Some((ours(s.namespace())?, s))).collect(),
         gateways: gateways.filter_map(|g| Some((ours(g.namespace())?, g))).collect(),
+        profile: super::qos::profile_of(&config).and_then(|p| caches.profiles.get(&namespace, p)),
         config,
         project,
         clusters,
@@ -88,6 +104,12 @@ impl Observed {
         held
     }
 
+    /// The prefixes of services' virtual addresses, as the clusters have been told.
+    pub(super) fn service_prefixes(&self) -> Vec<IpNet> {
+        let told = self.slices.values().flat_map(|s| nets(&s.spec.service_prefixes));
+        told.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// The prefixes the slice runs with.
     pub(super) fn running_prefixes(&self) -> Vec<IpNet> {
         let mut all: Vec<IpNet> =
@@ -99,6 +121,6 @@ impl Observed {
 }
 
 /// What of a list of ours parses, which is all of it.
-pub(super) fn nets(list: &[String]) -> Vec<IpNet> {
+pub(in crate::hub) fn nets(list: &[String]) -> Vec<IpNet> {
     list.iter().filter_map(|text| text.parse().ok()).collect()
 }

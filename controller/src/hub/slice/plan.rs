@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use slicewire_api::condition::{REMOVED, is_true};
-use slicewire_api::labels::{ABANDON, HUB_FINALIZER};
+use slicewire_api::condition::{CONNECTED, LEFT, REMOVED, is_true};
+use slicewire_api::labels::HUB_FINALIZER;
 use slicewire_api::{SliceClusterStatus, WorkerSlice};
 use slicewire_core::ipam::Holdings;
 use slicewire_core::name::ClusterName;
+use slicewire_core::rotation::Keys;
 use slicewire_core::slice_spec::ValidatedSlice;
 use slicewire_core::topology::DuplicateKey;
 use slicewire_core::violation::Violation;
 
 use super::desired::{holdings, strings, worker_slice};
 use super::gateways::worker_gateways;
+use super::keys;
 use super::observe::Observed;
+use crate::hub::cluster::plan::given_up;
 use crate::kubernetes::change::{Change, Steps};
 
 /// A slice's next steps.
@@ -25,6 +29,8 @@ pub(super) struct Plan {
     pub(super) leaving: Vec<ClusterName>,
     /// Public keys that two clusters claim.
     pub(super) duplicates: Vec<DuplicateKey>,
+    /// The gateways' keys, as they are from now on.
+    pub(super) keys: Keys,
 }
 
 /// What has to be done before anything else: to be told when the slice is to go. A slice that never
@@ -41,8 +47,9 @@ pub(super) fn hold(
 pub(super) fn plan(
     observed: &Observed,
     validated: &Result<ValidatedSlice, Vec<Violation>>,
+    now: Timestamp,
 ) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { keys: keys::next(observed, now), ..Plan::default() };
     if observed.deleting() {
         leave(observed, observed.slices.keys().cloned().collect(), &mut plan);
         if observed.slices.is_empty() && observed.gateways.is_empty() {
@@ -54,7 +61,7 @@ pub(super) fn plan(
     let slices = match validated {
         Ok(slice) => {
             let holdings = holdings(observed, slice);
-            plan.steps.push(book(observed, &holdings).into_iter().collect());
+            plan.steps.push(book(observed, &holdings, &plan.keys).into_iter().collect());
             let wanted: BTreeMap<ClusterName, WorkerSlice> = slice
                 .clusters
                 .iter()
@@ -66,6 +73,8 @@ pub(super) fn plan(
             wanted
         }
         Err(_) => {
+            let booked = book(observed, &Holdings::new(), &plan.keys);
+            plan.steps.push(booked.into_iter().collect());
             let wanted = as_it_was(observed);
             let out = observed.slices.keys().filter(|c| !wanted.contains_key(c)).cloned().collect();
             leave(observed, out, &mut plan);
@@ -77,8 +86,9 @@ pub(super) fn plan(
     plan
 }
 
-/// Enters in the SliceConfig's status who holds what, before anybody is told.
-fn book(observed: &Observed, holdings: &Holdings) -> Option<Change> {
+/// Enters in the SliceConfig's status who holds what, and which keys there are, before anybody is
+/// told.
+fn book(observed: &Observed, holdings: &Holdings, keys: &Keys) -> Option<Change> {
     let status = observed.config.status.clone().unwrap_or_default();
     let mut new = status.clone();
     for (name, holding) in holdings {
@@ -93,19 +103,31 @@ fn book(observed: &Observed, holdings: &Holdings) -> Option<Change> {
             }),
         }
     }
+    keys::book(&mut new, keys);
     new.clusters.sort_by(|a, b| a.name.cmp(&b.name));
     (new != status).then(|| Change::status(&*observed.config, &new))
 }
 
-/// The slice as its clusters have been told last.
+/// The slice as its clusters have been told last, without clusters that are none any more.
 fn as_it_was(observed: &Observed) -> BTreeMap<ClusterName, WorkerSlice> {
-    let told = observed.slices.iter().filter(|(_, s)| s.metadata.deletion_timestamp.is_none());
-    told.map(|(name, slice)| (name.clone(), (**slice).clone())).collect()
+    let registered = |name: &str| observed.clusters.contains_key(name);
+    let told = observed.slices.iter().filter(|(name, slice)| {
+        slice.metadata.deletion_timestamp.is_none() && registered(name.as_str())
+    });
+    told.map(|(name, slice)| {
+        let mut same = WorkerSlice::new(&slice.name_any(), slice.spec.clone());
+        same.spec.remotes.retain(|remote| registered(&remote.cluster));
+        same.metadata.namespace = slice.namespace();
+        same.metadata.labels.clone_from(&slice.metadata.labels);
+        same.metadata.finalizers.clone_from(&slice.metadata.finalizers);
+        (name.clone(), same)
+    })
+    .collect()
 }
 
 /// Brings WorkerSlices and WorkerGateways to what they should be, all at once.
 fn converge(observed: &Observed, slices: &BTreeMap<ClusterName, WorkerSlice>, plan: &mut Plan) {
-    let (gateways, duplicates) = worker_gateways(observed, slices);
+    let (gateways, duplicates) = worker_gateways(observed, slices, &plan.keys);
     plan.duplicates = duplicates;
     let mut step: Vec<Change> = Vec::new();
     for (cluster, wanted) in slices {
@@ -150,13 +172,13 @@ fn spans(observed: &Observed, cluster: &ClusterName) -> bool {
     observed.config.spec.clusters.iter().any(|c| c.name == cluster.as_str())
 }
 
-/// Whether nothing of the slice is left in a cluster: it says so, it has never answered, or it has
-/// been given up.
+/// Whether the slice may be taken from a cluster for good: nothing of it is left there, it has never
+/// answered, it has left altogether, or it has been given up.
 fn removed(observed: &Observed, cluster: &ClusterName, slice: &WorkerSlice) -> bool {
-    let abandoned = observed
-        .clusters
-        .get(cluster.as_str())
-        .is_none_or(|c| c.annotations().get(ABANDON).is_some_and(|v| v == "true"));
+    let gone = observed.clusters.get(cluster.as_str()).is_none_or(|c| {
+        let told = c.status.iter().flat_map(|s| &s.conditions);
+        given_up(c) || told.into_iter().any(|c| c.type_ == CONNECTED && c.reason == LEFT)
+    });
     let conditions = slice.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-    abandoned || conditions.is_empty() || is_true(conditions, REMOVED)
+    gone || conditions.is_empty() || is_true(conditions, REMOVED)
 }

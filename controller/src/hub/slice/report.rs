@@ -87,4 +87,19 @@ fn measure(hub: &Hub, config: &SliceConfig, status: &SliceConfigStatus) {
         &labels,
         f64::from(status.attached_pods),
     );
+    if let Some(keys) = &status.keys {
+        hub.metrics.set(
+            "slicewire_slice_key_generation",
+            "How often the keys of the slice's gateways were renewed.",
+            &labels,
+            keys.generation as f64,
+        );
+        let renewed = keys.renewed_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok());
+        hub.metrics.set(
+            "slicewire_slice_keys_renewed_seconds",
+            "Unix time of the last renewal; 0 before the first.",
+            &labels,
+            renewed.map_or(0.0, |at| at.as_second() as f64),
+        );
+    }
 }

@@ -1,14 +1,20 @@
 //! A SliceConfig's status, as a pure function of what is known.
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use slicewire_api::condition::{self, ACCEPTED, CONNECTED, READY};
-use slicewire_api::{Fault, SliceClusterStatus, SliceConfigStatus, WorkerGateway, WorkerSlice};
+use slicewire_api::condition::{self, ACCEPTED, CONNECTED, KEYS_CURRENT, QOS_HONOURED, READY};
+use slicewire_api::{
+    Cluster, Fault, SliceClusterStatus, SliceConfigStatus, WorkerGateway, WorkerSlice,
+};
+use slicewire_core::member::{self, sentence, word};
 use slicewire_core::name::ClusterName;
+use slicewire_core::prefix::overlap;
 use slicewire_core::slice_spec::ValidatedSlice;
 use slicewire_core::violation::{Violation, summary};
 
-use super::observe::Observed;
+use super::keys;
+use super::observe::{Observed, nets};
 use super::plan::Plan;
 use crate::kubernetes::write::{self, Outcome};
 
@@ -35,11 +41,20 @@ pub(super) fn status(
     } else {
         set(ACCEPTED, true, "Valid", "The spec is valid.".into());
     }
+    if let Some((honoured, reason, message)) = super::qos::honoured(observed) {
+        set(QOS_HONOURED, honoured, &reason, message);
+    }
+    if let Some((current, reason, message)) = keys::current(observed) {
+        set(KEYS_CURRENT, current, reason, message);
+    }
     let (ready, reason, message) = readiness(observed, &faults, plan, outcome, &clusters);
     set(READY, ready, &reason, message);
+    if observed.config.spec.qos.is_none() {
+        conditions.retain(|c| c.type_ != QOS_HONOURED);
+    }
     SliceConfigStatus {
         observed_generation: generation,
-        attached_pods: clusters.iter().map(|c| c.attached_pods).sum(),
+        attached_pods: clusters.iter().fold(0, |sum, c| sum.saturating_add(c.attached_pods)),
         tunnels: tunnels(observed),
         ready_clusters: Some(format!(
             "{}/{}",
@@ -47,6 +62,7 @@ pub(super) fn status(
             clusters.len()
         )),
         clusters,
+        keys: keys::told(observed),
         violations: faults.into_iter().map(Fault::from).collect(),
         conditions,
     }
@@ -124,7 +140,7 @@ fn clusters(observed: &Observed, plan: &Plan) -> Vec<SliceClusterStatus> {
                 gateway_prefixes: super::desired::strings(&holding.gateways),
                 attached_pods: slice
                     .and_then(|s| s.status.as_ref())
-                    .map_or(0, |s| s.attached_pods.max(0)),
+                    .map_or(0, |s| member::pods(s.attached_pods)),
                 ready: trouble.is_none(),
                 reason: trouble.as_ref().map(|(reason, _)| reason.clone()),
                 message: trouble.map(|(_, message)| message),
@@ -162,16 +178,30 @@ fn trouble(
     if let Some(lost) = connected.filter(|c| c.status != "True") {
         return Some((lost.reason.clone(), lost.message.clone()));
     }
+    if let Some((own, prefix)) = shadowed(cluster, slice) {
+        let message = format!(
+            "its pods or services use {own}, which overlaps the slice's {prefix}: pods on the slice cannot reach them; give the slice other prefixes, or take the cluster out of it"
+        );
+        return say("ReservedPrefix", &message);
+    }
     match own {
         _ if leaving => {
-            let what = own.map_or("has not answered yet", |c| c.message.as_str());
+            let what = own.map_or("has not answered yet".to_owned(), |c| sentence(&c.message));
             say("Leaving", &format!("is leaving the slice: {what}"))
         }
         None => say("WaitingForWorker", "its worker has not answered yet"),
-        Some(c) if c.status != "True" => Some((c.reason.clone(), c.message.clone())),
+        Some(c) if c.status != "True" => Some((word(&c.reason), sentence(&c.message))),
         Some(_) if !current => say("Updating", "its worker has not taken in the last change yet"),
         Some(_) => gateway_trouble(gateway),
     }
+}
+
+/// A prefix of the cluster's own that the running slice hides from the cluster's pods.
+fn shadowed(cluster: &Cluster, slice: &WorkerSlice) -> Option<(IpNet, IpNet)> {
+    let reserved = nets(&cluster.status.as_ref()?.reserved_prefixes);
+    let prefixes = nets(&slice.spec.prefixes);
+    let pairs = reserved.iter().flat_map(|r| prefixes.iter().map(move |p| (*r, *p)));
+    pairs.into_iter().find(|(r, p)| overlap(r, p))
 }
 
 fn gateway_trouble(gateway: Option<&WorkerGateway>) -> Option<(String, String)> {
@@ -182,7 +212,7 @@ fn gateway_trouble(gateway: Option<&WorkerGateway>) -> Option<(String, String)> 
     let conditions = gateway.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     match conditions.iter().find(|c| c.type_ == READY) {
         Some(c) if c.status == "True" => None,
-        Some(c) => Some((c.reason.clone(), c.message.clone())),
+        Some(c) => Some((word(&c.reason), sentence(&c.message))),
         None => Some(("WaitingForGateways".into(), "its gateways have not reported yet".into())),
     }
 }

@@ -1,7 +1,11 @@
 //! The slice reconciler's laws, against an API server in memory.
 
+mod isolation;
+mod renewal;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use slicewire_api::condition::{ACCEPTED, READY, REMOVED, condition};
+use slicewire_api::condition::{ACCEPTED, CONNECTED, LEFT, READY, REMOVED, condition};
 use slicewire_api::{
     Cluster, ClusterSpec, ClusterStatus, GatewayLaneStatus, NamespaceRule, SliceCluster,
     SliceConfig, SliceConfigSpec, WorkerGateway, WorkerGatewayStatus, WorkerSlice,
@@ -60,7 +64,7 @@ fn changes(fake: &Fake) -> Vec<Change> {
     let validated = validate::validate(&observed);
     match plan::hold(&observed, &validated) {
         Some(hold) => vec![hold],
-        None => plan::plan(&observed, &validated).steps.concat(),
+        None => plan::plan(&observed, &validated, Timestamp::UNIX_EPOCH).steps.concat(),
     }
 }
 
@@ -246,6 +250,22 @@ fn a_deleted_slice_waits_for_clusters_that_answered_and_for_nobody_else() {
 }
 
 #[test]
+fn a_deleted_slice_does_not_wait_for_a_cluster_that_has_left() {
+    let mut fake = world();
+    settle(&mut fake);
+    answer(&mut fake, "east", READY);
+    fake.delete::<SliceConfig>(PROJECT, "blue");
+    settle(&mut fake);
+    assert!(fake.get::<SliceConfig>(PROJECT, "blue").is_some());
+    let mut east: Cluster = (*fake.get::<Cluster>(PROJECT, "east").unwrap()).clone();
+    let left = condition(CONNECTED, false, LEFT, "", None, Time(Timestamp::UNIX_EPOCH));
+    east.status.get_or_insert_default().conditions = vec![left];
+    fake.put(&east);
+    settle(&mut fake);
+    assert!(fake.get::<SliceConfig>(PROJECT, "blue").is_none());
+}
+
+#[test]
 fn a_cluster_that_runs_out_gets_one_more_pool_and_not_two() {
     let mut fake = world();
     settle(&mut fake);
@@ -284,7 +304,7 @@ fn a_report_says_why_and_says_it_once() {
     settle(&mut fake);
     let observed = observe(&fake).unwrap();
     let validated = validate::validate(&observed);
-    let plan = plan::plan(&observed, &validated);
+    let plan = plan::plan(&observed, &validated, Timestamp::UNIX_EPOCH);
     let failed: Outcome = Err(Vec::new());
     let told = |o: &Observed| status::status(o, &validated, &plan, &failed, Timestamp::UNIX_EPOCH);
     let first = told(&observed);
@@ -296,4 +316,64 @@ fn a_report_says_why_and_says_it_once() {
     let again = observe(&fake).unwrap();
     let later = status::status(&again, &validated, &plan, &failed, Timestamp::MAX);
     assert_eq!(later, first);
+}
+
+#[test]
+fn the_others_drop_a_cluster_that_is_cut_off_and_keep_each_other() {
+    use slicewire_api::labels::ABANDON;
+    let mut fake = world();
+    fake.put(&config(&["10.77.0.0/16"], &["east", "west", "north"]));
+    settle(&mut fake);
+    for (cluster, byte) in [("east", 1), ("west", 2), ("north", 3)] {
+        publish(&mut fake, cluster, byte);
+    }
+    settle(&mut fake);
+    let peers = |fake: &Fake, cluster: &str| -> Vec<String> {
+        let lanes = gateway(fake, cluster).spec.lanes;
+        lanes[0].tunnels.iter().map(|t| t.cluster.clone()).collect()
+    };
+    assert_eq!(peers(&fake, "east"), ["north", "west"]);
+    let pools = slice(&fake, "east").spec.pools;
+
+    let mut west = (*fake.get::<Cluster>(PROJECT, "west").unwrap()).clone();
+    west.metadata.annotations = Some([(ABANDON.to_owned(), "true".to_owned())].into());
+    west.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    fake.put(&west);
+    // The very next round already takes it from the others.
+    for change in changes(&fake) {
+        fake.carry_out(&change).unwrap();
+    }
+    assert_eq!(peers(&fake, "east"), ["north"]);
+    assert_eq!(peers(&fake, "north"), ["east"]);
+    settle(&mut fake);
+    assert!(fake.get::<WorkerSlice>(&own("west"), "blue").is_none(), "its slice waits for it");
+    let east = slice(&fake, "east");
+    assert_eq!(east.spec.pools, pools);
+    let remotes: Vec<_> = east.spec.remotes.iter().map(|r| r.cluster.as_str()).collect();
+    assert_eq!(remotes, ["north"]);
+}
+
+#[test]
+fn a_cluster_that_always_wants_more_leaves_the_others_theirs() {
+    let mut fake = world();
+    settle(&mut fake);
+    let size = |fake: &Fake, cluster: &str| -> u64 {
+        let pools = slice(fake, cluster).spec.pools;
+        let v4 = pools.iter().filter_map(|p| p.parse::<ipnet::Ipv4Net>().ok());
+        v4.map(|p| 1u64 << (32 - p.prefix_len())).sum()
+    };
+    let want = |fake: &mut Fake, cluster: &str| {
+        let mut status = slice(fake, cluster).status.unwrap_or_default();
+        status.exhausted_families = vec!["IPv4".into(), "IPv6".into()];
+        status.observed_generation = slice(fake, cluster).metadata.generation;
+        fake.report::<WorkerSlice>(&own(cluster), "blue", &status);
+        settle(fake);
+    };
+    for _ in 0..64 {
+        want(&mut fake, "west");
+    }
+    assert!(size(&fake, "west") > 1 << 14, "it could not grow at all");
+    let before = size(&fake, "east");
+    want(&mut fake, "east");
+    assert!(size(&fake, "east") > before, "nothing was left for the other");
 }

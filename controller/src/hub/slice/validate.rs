@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use kube::ResourceExt;
+use slicewire_api::isolation::places;
 use slicewire_api::{SliceConfig, convert};
+use slicewire_core::isolation;
 use slicewire_core::slice_spec::{self, ClusterFacts, RawRule, RawSlice, ValidatedSlice, World};
 use slicewire_core::violation::Violation;
 
@@ -22,7 +24,10 @@ pub(super) fn validate(observed: &Observed) -> Result<ValidatedSlice, Vec<Violat
     let spec = &observed.config.spec;
     let selectors = convert::rules("spec.namespaces", &spec.namespaces, None);
     let slice = slice_spec::validate(&raw(&observed.config), &world(observed));
+    faults.extend(isolation_faults(&observed.config));
     faults.extend(selectors.err().into_iter().flatten());
+    faults.extend(super::keys::faults(observed));
+    faults.extend(super::qos::faults(&observed.config, observed.profile.as_deref()));
     match slice {
         Ok(slice) if faults.is_empty() => Ok(slice),
         Ok(_) => Err(faults),
@@ -33,6 +38,21 @@ pub(super) fn validate(observed: &Observed) -> Result<ValidatedSlice, Vec<Violat
 /// The faults of a SliceConfig that somebody wants to store.
 pub(in crate::hub) fn admit(caches: &Caches, config: SliceConfig) -> Vec<Violation> {
     validate(&around(caches, Arc::new(config))).err().unwrap_or_default()
+}
+
+/// Faults of the namespaces that the isolation profile lists.
+fn isolation_faults(config: &SliceConfig) -> Vec<Violation> {
+    let Some(profile) = &config.spec.namespace_isolation_profile else { return Vec::new() };
+    let clusters: Vec<String> = config.spec.clusters.iter().map(|c| c.name.clone()).collect();
+    let lists = [
+        ("applicationNamespaces", &profile.application_namespaces),
+        ("allowedNamespaces", &profile.allowed_namespaces),
+    ];
+    let faults = lists.into_iter().flat_map(|(list, entries)| {
+        let field = format!("spec.namespaceIsolationProfile.{list}");
+        isolation::validate(&field, &places(entries), &clusters)
+    });
+    faults.collect()
 }
 
 fn raw(config: &SliceConfig) -> RawSlice {
@@ -68,5 +88,6 @@ fn world(observed: &Observed) -> World {
         clusters: clusters.collect(),
         held: observed.held(),
         running: observed.running_prefixes(),
+        services: observed.service_prefixes(),
     }
 }

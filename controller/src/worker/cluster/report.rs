@@ -29,6 +29,7 @@ pub(super) fn status(observed: &Observed, reserved: &[IpNet], now: Timestamp) ->
     ClusterStatus {
         observed_generation: generation,
         namespace: observed.told.metadata.namespace.clone(),
+        cluster_uid: None,
         nodes: i32::try_from(observed.nodes.len()).ok(),
         kubernetes_version: observed.kubernetes.clone(),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),

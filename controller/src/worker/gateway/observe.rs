@@ -26,7 +26,7 @@ pub(super) struct Observed {
     /// The mirrors.
     pub(super) slice: Option<Arc<Slice>>,
     pub(super) gateway: Option<Arc<SliceGateway>>,
-    /// Public keys by lane, once there are keys.
+    /// What others may know of the keys, once there are some.
     pub(super) keys: Option<Keys>,
     pub(super) workload: Option<Arc<StatefulSet>>,
     /// Services of lanes.

@@ -37,7 +37,10 @@ pub(super) fn mirror(
         prefixes: slice.spec.prefixes.clone(),
         mtu: slice.spec.mtu,
         lanes: lanes.0.clone(),
+        generation: told.spec.generation,
+        next_generation: told.spec.next_generation,
         exposure: told_slice.spec.exposure.clone(),
+        qos: slice.spec.qos.clone(),
     };
     let mut wanted = SliceGateway::new(&observed.name, spec);
     wanted.metadata.namespace = Some(observed.namespace.clone());
@@ -65,7 +68,8 @@ pub(super) fn run(observed: &Observed, images: &Images) -> Steps {
     if lanes.is_empty() {
         return vec![clear(observed)];
     }
-    let has_keys = observed.keys.as_ref().is_some_and(|k| lanes.iter().all(|l| k.contains_key(l)));
+    let keys = observed.keys.as_ref().map(|k| &k.current);
+    let has_keys = keys.is_some_and(|keys| lanes.iter().all(|l| keys.contains_key(l)));
     if !has_keys {
         return Vec::new();
     }

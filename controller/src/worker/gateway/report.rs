@@ -56,8 +56,9 @@ pub(super) async fn report(
 }
 
 fn keys_differ(old: &WorkerGatewayStatus, new: &WorkerGatewayStatus) -> bool {
-    let keys = |s: &WorkerGatewayStatus| -> Vec<Option<String>> {
-        s.lanes.iter().map(|l| l.public_key.clone()).collect()
+    let keys = |s: &WorkerGatewayStatus| {
+        let lanes = s.lanes.iter().map(|l| (l.public_key.clone(), l.next.clone()));
+        (lanes.collect::<Vec<_>>(), s.exchange.clone())
     };
     keys(old) != keys(new)
 }
@@ -95,6 +96,9 @@ fn measure(worker: &Worker, slice: &str, status: &WorkerGatewayStatus) {
                 [("slice", slice), ("lane", number.as_str()), ("cluster", tunnel.cluster.as_str())];
             let up = f64::from(u8::from(tunnel.up));
             worker.metrics.set("slicewire_tunnel_up", "Whether probes come back.", &labels, up);
+            let preshared = f64::from(u8::from(tunnel.preshared_key));
+            let what = "Whether the tunnel has a pre-shared key.";
+            worker.metrics.set("slicewire_tunnel_preshared_key", what, &labels, preshared);
         }
     }
 }

@@ -6,11 +6,13 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use slicewire_api::condition::{self, READY};
+use slicewire_api::labels::wireguard_port;
 use slicewire_api::{
-    GatewayLane, GatewayLaneStatus, NodeAddressType, SliceGateway, Tunnel, TunnelStatus,
-    WorkerGatewayStatus,
+    GatewayLane, GatewayLaneStatus, NodeAddressType, PublishedKey, SliceGateway, Tunnel,
+    TunnelStatus, WorkerGatewayStatus,
 };
 use slicewire_core::name::{Lane, SliceName, gateway_service};
+use slicewire_core::rotation::Generation;
 use std::net::{IpAddr, SocketAddr};
 
 use super::observe::Observed;
@@ -41,6 +43,7 @@ pub(super) fn status(
         ready_lanes: i32::try_from(lanes.iter().filter(|l| l.ready).count()).unwrap_or(i32::MAX),
         tunnels: (planned > 0).then(|| format!("{}/{planned}", up.min(planned))),
         lanes,
+        exchange: observed.keys.as_ref().and_then(|keys| keys.exchange.clone()),
         conditions,
     })
 }
@@ -49,13 +52,23 @@ fn lane(observed: &Observed, gateway: &SliceGateway, plan: &GatewayLane) -> Gate
     let pod = observed.pod(plan.lane);
     let node = pod.and_then(|p| p.spec.as_ref()?.node_name.clone());
     let report = observed.reports.get(&plan.lane);
-    let key = observed.keys.as_ref().and_then(|k| k.get(&plan.lane));
+    let keys = observed.keys.as_ref();
+    let key = keys.and_then(|k| k.current.get(&plan.lane));
+    let next = keys.and_then(|k| k.next.get(&plan.lane)).zip(gateway.spec.next_generation);
+    let endpoints =
+        |generation| endpoints(observed, gateway, plan.lane, node.as_deref(), generation);
     let ready = pod.is_some_and(is_ready);
     GatewayLaneStatus {
         lane: plan.lane,
         public_key: key.map(|k| STANDARD.encode(k)),
-        endpoints: endpoints(observed, gateway, plan.lane, node.as_deref()),
-        node,
+        generation: gateway.spec.generation,
+        next: next.map(|(key, generation)| PublishedKey {
+            generation,
+            public_key: STANDARD.encode(key),
+            endpoints: endpoints(generation),
+        }),
+        endpoints: endpoints(gateway.spec.generation),
+        node: node.clone(),
         ready,
         backend: report.map(|r| r.backend.clone()).filter(|b| !b.is_empty()),
         tunnels: plan.tunnels.iter().map(|t| tunnel(observed, plan.lane, t, ready)).collect(),
@@ -69,8 +82,9 @@ fn endpoints(
     gateway: &SliceGateway,
     lane: Lane,
     node: Option<&str>,
+    generation: Generation,
 ) -> Vec<String> {
-    let Some(port) = node_port(observed, lane) else { return Vec::new() };
+    let Some(port) = node_port(observed, lane, generation) else { return Vec::new() };
     let exposure = &gateway.spec.exposure;
     let node = node.and_then(|n| observed.nodes.get(n));
     let addresses: Vec<IpAddr> = match (exposure.addresses.as_slice(), node) {
@@ -81,10 +95,11 @@ fn endpoints(
     addresses.into_iter().map(|a| SocketAddr::new(a, port).to_string()).collect()
 }
 
-fn node_port(observed: &Observed, lane: Lane) -> Option<u16> {
+fn node_port(observed: &Observed, lane: Lane, generation: Generation) -> Option<u16> {
     let name = gateway_service(&SliceName::parse(&observed.name).ok()?, lane);
     let service = observed.services.iter().find(|s| s.metadata.name.as_ref() == Some(&name))?;
-    let port = service.spec.as_ref()?.ports.as_ref()?.first()?.node_port?;
+    let mut ports = service.spec.as_ref()?.ports.iter().flatten();
+    let port = ports.find(|p| p.port == i32::from(wireguard_port(generation)))?.node_port?;
     u16::try_from(port).ok().filter(|p| *p != 0)
 }
 
@@ -124,6 +139,8 @@ fn tunnel(observed: &Observed, lane: Lane, plan: &Tunnel, ready: bool) -> Tunnel
     TunnelStatus {
         cluster: plan.cluster.clone(),
         up: route.up,
+        generation: Some(route.generation),
+        preshared_key: route.preshared,
         last_handshake: known(route.last_handshake_ms).and_then(to_the_minute),
         rtt_micros: known(route.rtt_micros).map(two_digits),
         loss_permille: i32::try_from(route.loss_permille).ok(),

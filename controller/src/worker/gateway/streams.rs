@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use slicewire_api::labels::ROUTES_PORT;
-use slicewire_core::name::Lane;
+use slicewire_core::name::{Lane, SliceName, gateway_server_name};
+use slicewire_core::violation::summary;
 use slicewire_rpc::gateway::v1::route_service_client::RouteServiceClient;
 use slicewire_rpc::gateway::v1::{WatchRoutesRequest, WatchRoutesResponse};
 use slicewire_runtime::reconcile::backoff;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Endpoint;
 
 use crate::worker::Queues;
+use crate::worker::certificates::Own;
 
 /// What a gateway said last.
 pub(super) type Report = Arc<WatchRoutesResponse>;
@@ -23,6 +25,7 @@ pub(super) type Report = Arc<WatchRoutesResponse>;
 pub(crate) struct Streams {
     state: Arc<Mutex<State>>,
     queues: Queues,
+    own: Own,
 }
 
 #[derive(Default)]
@@ -43,8 +46,8 @@ impl Drop for Followed {
 }
 
 impl Streams {
-    pub(in crate::worker) fn new(queues: Queues) -> Self {
-        Self { state: Arc::default(), queues }
+    pub(in crate::worker) fn new(queues: Queues, own: Own) -> Self {
+        Self { state: Arc::default(), queues, own }
     }
 
     /// Follows these gateways of a slice and no others.
@@ -95,10 +98,16 @@ impl Streams {
 
     /// One connection; whether anything was heard.
     async fn stream(&self, key: &(String, Lane), address: IpAddr) -> Result<bool, tonic::Status> {
-        let uri = format!("http://{}", SocketAddr::new(address, ROUTES_PORT));
+        let uri = format!("https://{}", SocketAddr::new(address, ROUTES_PORT));
         let unavailable =
             |error: tonic::transport::Error| tonic::Status::unavailable(error.to_string());
+        let none = || tonic::Status::unavailable("there is no certificate to show yet");
+        let credentials = self.own.credentials().ok_or_else(none)?;
+        let slice = SliceName::parse(&key.0)
+            .map_err(|faults| tonic::Status::invalid_argument(summary(&faults)))?;
         let channel = Endpoint::from_shared(uri)
+            .map_err(unavailable)?
+            .tls_config(credentials.client(&gateway_server_name(&slice)))
             .map_err(unavailable)?
             .connect_timeout(Duration::from_secs(2))
             .http2_keep_alive_interval(Duration::from_secs(5))

@@ -43,6 +43,7 @@ fn tunnel() -> Tunnel {
         endpoints: vec!["192.0.2.2:30000".into()],
         addresses: vec!["10.0.255.0".into()],
         prefixes: vec!["10.0.16.0/20".into()],
+        next: None,
     }
 }
 
@@ -51,7 +52,12 @@ fn told(lanes: Lane) -> Observed {
     let lanes = (0..lanes)
         .map(|lane| GatewayLane { lane, addresses: vec![], tunnels: vec![tunnel()] })
         .collect();
-    let spec = WorkerGatewaySpec { slice: "blue".into(), cluster: "east".into(), lanes };
+    let spec = WorkerGatewaySpec {
+        slice: "blue".into(),
+        cluster: "east".into(),
+        lanes,
+        ..WorkerGatewaySpec::default()
+    };
     let remotes = vec![RemoteCluster { cluster: "west".into(), prefixes: vec![] }];
     let slice = SliceSpec { remotes, mtu: 1420, ..SliceSpec::default() };
     Observed {
@@ -81,7 +87,8 @@ fn settle(observed: &mut Observed) -> Fake {
         observed.services = (0..8)
             .filter_map(|l| fake.get::<Service>(NAMESPACE, &format!("sw-gw-blue-{l}")))
             .collect();
-        observed.keys = Some((0..8).map(|l| (l, [l; 32])).collect::<Keys>());
+        let current = (0..8).map(|l| (l, [l; 32])).collect();
+        observed.keys = Some(Keys { current, ..Keys::default() });
     }
     panic!("no end");
 }
@@ -123,7 +130,8 @@ fn running() -> Observed {
     let mut observed = told(1);
     settle(&mut observed);
     let service = Arc::make_mut(&mut observed.services[0]);
-    service.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].node_port = Some(31_000);
+    let ports = service.spec.as_mut().unwrap().ports.as_mut().unwrap();
+    (ports[0].node_port, ports[1].node_port) = (Some(31_000), Some(31_001));
     observed.pods = vec![ready_pod(0)];
     observed.nodes = BTreeMap::from([("n1".to_owned(), node())]);
     observed
@@ -262,4 +270,29 @@ fn a_peer_without_a_key_is_waited_for_by_name() {
         (reason(&status).as_str(), status.tunnels.as_deref()),
         ("WaitingForPeers", Some("0/1"))
     );
+}
+
+#[test]
+fn while_keys_are_renewed_both_generations_are_published_each_by_its_port() {
+    let mut observed = running();
+    let gateway = Arc::make_mut(observed.gateway.as_mut().unwrap());
+    (gateway.spec.generation, gateway.spec.next_generation) = (1, Some(2));
+    let mut keys = observed.keys.clone().unwrap();
+    keys.next = keys.current.keys().map(|lane| (*lane, [99; 32])).collect();
+    observed.keys = Some(keys);
+    let lane = &status_of(&observed).lanes[0];
+    assert_eq!((lane.generation, lane.endpoints[0].as_str()), (1, "198.51.100.1:31001"));
+    let next = lane.next.as_ref().unwrap();
+    assert_eq!((next.generation, next.endpoints[0].as_str()), (2, "198.51.100.1:31000"));
+    assert_ne!(Some(&next.public_key), lane.public_key.as_ref());
+}
+
+#[test]
+fn the_hubs_generations_are_mirrored() {
+    let mut observed = told(1);
+    let told = Arc::make_mut(observed.told.as_mut().unwrap());
+    (told.spec.generation, told.spec.next_generation) = (4, Some(5));
+    settle(&mut observed);
+    let spec = &observed.gateway.as_ref().unwrap().spec;
+    assert_eq!((spec.generation, spec.next_generation), (4, Some(5)));
 }

@@ -12,11 +12,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slicewire_api::SliceGateway;
 use slicewire_api::labels::{
-    GATEWAY_LABEL, LANE, MANAGED_BY, OF_SLICE, PART_OF, PRODUCT, ROUTES_PORT, WIREGUARD_PORT,
+    GATEWAY_LABEL, LANE, MANAGED_BY, OF_SLICE, PART_OF, PRODUCT, ROUTES_PORT, WIREGUARD_PORTS,
     WORKER_MANAGER,
 };
 use slicewire_core::name::{
-    Lane, SliceName, gateway_key_secret, gateway_service, gateway_workload,
+    Lane, SliceName, gateway_certificate_secret, gateway_key_secret, gateway_service,
+    gateway_workload,
 };
 
 use crate::kubernetes::change::owned_by;
@@ -54,6 +55,13 @@ pub(super) fn stateful_set(
     StatefulSet { metadata, spec: typed(spec), status: None }
 }
 
+/// WireGuard's ports: that of even generations of keys has the name it had alone. Both are there
+/// always, so that no NodePort changes when keys do.
+fn ports(one: impl Fn(&str, u16) -> Value) -> Vec<Value> {
+    let [even, odd] = WIREGUARD_PORTS;
+    vec![one("wireguard", even), one("wireguard-odd", odd)]
+}
+
 /// The way from outside to the gateway of one lane. `publishNotReadyAddresses`, because tunnels
 /// have to come up before a gateway is ready.
 pub(super) fn service(
@@ -73,12 +81,9 @@ pub(super) fn service(
         "publishNotReadyAddresses": true,
         "ipFamilyPolicy": "PreferDualStack",
         "selector": {"statefulset.kubernetes.io/pod-name": pod},
-        "ports": [{
-            "name": "wireguard",
-            "protocol": "UDP",
-            "port": WIREGUARD_PORT,
-            "targetPort": WIREGUARD_PORT,
-        }],
+        "ports": ports(|name, port| {
+            json!({"name": name, "protocol": "UDP", "port": port, "targetPort": port})
+        }),
     });
     let metadata = meta(gateway, &gateway_service(slice, lane), namespace, &labels);
     Service { metadata, spec: typed(spec), status: None }
@@ -107,21 +112,23 @@ fn pod(slice: &SliceName, images: &Images, selector: &Value) -> Value {
         "volumes": [
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "keys", "secret": {"secretName": gateway_key_secret(slice), "defaultMode": 0o400}},
+            {"name": "certificate", "secret": {"secretName": gateway_certificate_secret(slice), "defaultMode": 0o400}},
         ],
     })
 }
 
 fn gateway_container(slice: &SliceName, images: &Images) -> Value {
     let mut container = container("slice-gateway", images, &["NET_ADMIN", "MKNOD"], GATEWAY_ADMIN);
+    let udp =
+        |name: &str, port: u16| json!({"name": name, "containerPort": port, "protocol": "UDP"});
+    let admin = json!({"name": "admin", "containerPort": GATEWAY_ADMIN, "protocol": "TCP"});
+    let container_ports: Vec<Value> = ports(udp).into_iter().chain([admin]).collect();
     extend(
         &mut container,
         json!({
             "args": ["kubernetes"],
             "env": env(slice),
-            "ports": [
-                {"name": "wireguard", "containerPort": WIREGUARD_PORT, "protocol": "UDP"},
-                {"name": "admin", "containerPort": GATEWAY_ADMIN, "protocol": "TCP"},
-            ],
+            "ports": container_ports,
             "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
             "volumeMounts": [
                 {"name": "keys", "mountPath": "/etc/slicewire/keys", "readOnly": true},
@@ -143,7 +150,10 @@ fn sidecar_container(slice: &SliceName, images: &Images) -> Value {
                 {"name": "admin-sidecar", "containerPort": SIDECAR_ADMIN, "protocol": "TCP"},
             ],
             "resources": {"requests": {"cpu": "20m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-            "volumeMounts": [{"name": "run", "mountPath": "/run/slicewire"}],
+            "volumeMounts": [
+                {"name": "certificate", "mountPath": "/etc/slicewire/certificate", "readOnly": true},
+                {"name": "run", "mountPath": "/run/slicewire"},
+            ],
         }),
     );
     container

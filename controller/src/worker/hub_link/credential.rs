@@ -74,10 +74,12 @@ impl Credential {
         Ok(Client::try_from(config)?)
     }
 
-    /// When the token should be exchanged: after half its life.
-    pub(super) fn renew_at(&self) -> SystemTime {
-        let (from, to) = lifetime(&self.token).unwrap_or((0, 0));
-        UNIX_EPOCH + Duration::from_secs(from + to.saturating_sub(from) / 2)
+    /// How long the token lives from its issue on, and how old it is by this machine's clock, which
+    /// may be wrong; `None` when it does not say.
+    pub(super) fn life(&self, now: SystemTime) -> Option<(Duration, Duration)> {
+        let (from, to) = lifetime(&self.token)?;
+        let age = now.duration_since(UNIX_EPOCH + Duration::from_secs(from)).unwrap_or_default();
+        Some((Duration::from_secs(to.saturating_sub(from)), age))
     }
 }
 
@@ -93,7 +95,7 @@ struct Claims {
 fn lifetime(token: &str) -> Option<(u64, u64)> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     let claims: Claims = serde_json::from_slice(&claims).ok()?;
-    Some((claims.iat.unwrap_or(0), claims.exp))
+    Some((claims.iat?, claims.exp))
 }
 
 #[cfg(test)]
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_renewed_after_half_its_life() {
+    fn a_token_says_how_long_it_lives() {
         let claims = URL_SAFE_NO_PAD.encode(r#"{"iat":1000,"exp":3000}"#);
         let token = format!("h.{claims}.s");
         let all = [
@@ -131,7 +133,9 @@ mod tests {
             ("project", "p"),
         ];
         let credential = Credential::read(&secret(&all)).ok().unwrap();
-        assert_eq!(credential.renew_at(), UNIX_EPOCH + Duration::from_secs(2000));
+        let life = |second| credential.life(UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+        assert_eq!(life(1500), (Duration::from_secs(2000), Duration::from_secs(500)));
+        assert_eq!(life(10).1, Duration::ZERO);
         assert_eq!(lifetime("nonsense"), None);
     }
 }

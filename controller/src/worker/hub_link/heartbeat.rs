@@ -14,12 +14,15 @@ use slicewire_runtime::Metrics;
 use tokio_util::sync::CancellationToken;
 
 use super::pause;
-use crate::kubernetes::write::causes;
+use crate::kubernetes::write::{causes, status_code};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(10);
 /// How long one counts, in seconds.
 const COUNTS: i32 = 40;
+
+/// What it means that the hub answers, and refuses.
+const NOT_TAKEN: &str = "the hub does not take this cluster's credential any more: it was evicted, or has joined again elsewhere; join with a new token (slicectl token create on the hub, slicectl join here), or remove what is left with slicectl uninstall worker";
 
 /// What beats.
 pub(super) struct Heartbeat {
@@ -41,6 +44,9 @@ impl Heartbeat {
             let beaten = tokio::time::timeout(EVERY, once(&leases)).await;
             let error = match beaten {
                 Ok(Ok(())) => None,
+                Ok(Err(error)) if matches!(status_code(&error), Some(401 | 403)) => {
+                    Some(NOT_TAKEN.to_owned())
+                }
                 Ok(Err(error)) => Some(causes(&error)),
                 Err(_) => Some("no answer in time".to_owned()),
             };

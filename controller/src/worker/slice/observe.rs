@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use slicewire_api::{Slice, SliceGateway, SliceNode, WorkerSlice};
 use slicewire_core::selector::Labels;
@@ -23,6 +24,8 @@ pub(super) struct Observed {
     pub(super) gateway: Option<Arc<SliceGateway>>,
     /// Namespaces and their labels.
     pub(super) namespaces: BTreeMap<String, Labels>,
+    /// Everybody's.
+    pub(super) network_policies: Vec<Arc<NetworkPolicy>>,
 }
 
 /// What the hub says of a slice.
@@ -65,6 +68,7 @@ pub(super) fn observe(worker: &Worker, name: &str) -> Observed {
             .iter()
             .map(|n| (n.name_any(), n.labels().clone()))
             .collect(),
+        network_policies: local.network_policies.list(),
     }
 }
 

@@ -7,6 +7,7 @@ use slicewire_api::{Slice, SliceSpec, WorkerSlice};
 use slicewire_core::violation::Violation;
 use slicewire_core::vni;
 
+use super::isolation;
 use super::observe::{Observed, Word};
 use super::validate::Valid;
 use crate::kubernetes::change::{Change, Steps};
@@ -42,12 +43,14 @@ pub(super) fn plan(observed: &Observed, validated: &Option<Result<Valid, Vec<Vio
             None => leftovers(observed),
         };
     }
+    // What others have changed is repaired without a hub, too.
+    let kept = isolation::converge(observed);
     let (Some(told), Some(Ok(_))) = (observed.told.slice(), validated) else {
-        return Plan::default();
+        return Plan { steps: vec![kept], ..Plan::default() };
     };
     let mirrored = mirror(observed, told)
         .and_then(|wanted| Change::converge(&wanted, observed.slice.as_deref()));
-    Plan { steps: vec![mirrored.into_iter().collect()], ..Plan::default() }
+    Plan { steps: vec![mirrored.into_iter().collect(), kept], ..Plan::default() }
 }
 
 /// The mirror of what the hub says.
@@ -63,10 +66,15 @@ fn mirror(observed: &Observed, told: &WorkerSlice) -> Option<Slice> {
             prefixes: spec.prefixes,
             pools: spec.pools,
             gateway_prefixes: spec.gateway_prefixes,
+            service_prefixes: spec.service_prefixes,
             remotes: spec.remotes,
             namespaces: spec.namespaces,
             vni: i32::try_from(vni).ok()?,
             mtu: spec.mtu,
+            policy: spec.policy,
+            isolation: spec.isolation,
+            policy_keys: spec.policy_keys,
+            qos: spec.qos,
         },
     );
     slice.metadata = ObjectMeta {
@@ -77,7 +85,7 @@ fn mirror(observed: &Observed, told: &WorkerSlice) -> Option<Slice> {
     Some(slice)
 }
 
-/// Nodes first, then gateways, then the mirror itself.
+/// Nodes first, then gateways, then what isolates namespaces, then the mirror itself.
 fn remove(observed: &Observed, slice: &Slice) -> Plan {
     let waiting = |reason, what: String| Plan { waiting: Some((reason, what)), ..Plan::default() };
     if !observed.nodes.is_empty() {
@@ -95,7 +103,8 @@ fn remove(observed: &Observed, slice: &Slice) -> Plan {
         let what = "waiting for the gateways' pods, services and keys to be gone".to_owned();
         return Plan { steps, waiting: Some(("RemovingGateways", what)), removed: false };
     }
-    let steps = vec![Change::release(slice, WORKER_FINALIZER).into_iter().collect()];
+    let release = Change::release(slice, WORKER_FINALIZER).into_iter().collect();
+    let steps = vec![isolation::remove(observed, slice), release];
     Plan { steps, waiting: Some(("Removing", "the slice is being removed".into())), removed: false }
 }
 

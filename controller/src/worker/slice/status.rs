@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use slicewire_api::condition::{self, ACCEPTED, READY, REMOVED};
-use slicewire_api::{AttachFailure, SliceStatus, WorkerSliceStatus, convert};
+use kube::ResourceExt;
+use slicewire_api::condition::{self, ACCEPTED, QOS_HONOURED, READY, REMOVED};
+use slicewire_api::{AttachFailure, Slice, SliceStatus, WorkerSliceStatus, convert};
 use slicewire_core::onboarding::namespace_member;
 use slicewire_core::prefix::Family;
 use slicewire_core::violation::{Violation, summary};
 
+use super::isolation;
 use super::observe::Observed;
 use super::plan::Plan;
 use super::validate::Valid;
@@ -66,6 +68,15 @@ pub(super) fn verdict(observed: &Observed, plan: &Plan, outcome: &Outcome) -> Ve
             Some(c) => return no(&c.reason, c.message.clone()),
             None => return no("WaitingForGateways", "the gateways are being started".into()),
         }
+    }
+    let taken = observed.slice.as_ref().map(|slice| isolation::foreign(observed, slice));
+    if let Some(namespace) = taken.unwrap_or_default().first() {
+        let name =
+            isolation::name(&observed.slice.iter().map(|s| s.name_any()).collect::<String>());
+        let what = format!(
+            "namespace {namespace} is not isolated: the NetworkPolicy {name} there is not ours; rename or delete it"
+        );
+        return no("IsolationNameTaken", what);
     }
     Verdict {
         ready: true,
@@ -129,12 +140,21 @@ pub(super) fn for_hub(
         let removed = Verdict { ready: plan.removed, reason: reason.into(), message };
         set(&mut conditions, REMOVED, &removed, generation, now);
     }
+    match super::qos::honoured(observed) {
+        Some((ready, reason, message)) => {
+            let verdict = Verdict { ready, reason, message };
+            set(&mut conditions, QOS_HONOURED, &verdict, generation, now);
+        }
+        None => conditions.retain(|c| c.type_ != QOS_HONOURED),
+    }
     Some(WorkerSliceStatus {
         observed_generation: generation,
         attached_pods: attached(observed),
         namespaces: namespaces(observed),
         exhausted_families: exhausted(observed),
+        policy_keys: super::network_policies::keys(observed),
         failures: failures(observed),
+        qos: super::qos::traffic(observed),
         conditions,
     })
 }
@@ -163,16 +183,23 @@ fn failures(observed: &Observed) -> Vec<AttachFailure> {
     list
 }
 
-/// Namespaces whose pods are or may be members.
 fn namespaces(observed: &Observed) -> Vec<String> {
-    let Some(slice) = &observed.slice else { return Vec::new() };
+    member_namespaces(observed).take(MAX_NAMESPACES).collect()
+}
+
+/// Namespaces whose pods are or may be members.
+pub(super) fn member_namespaces(observed: &Observed) -> impl Iterator<Item = String> + '_ {
+    observed.slice.iter().flat_map(|slice| onboarded(observed, slice))
+}
+
+fn onboarded(observed: &Observed, slice: &Slice) -> Vec<String> {
     let name = slice.metadata.name.as_deref().unwrap_or_default();
     let rules = convert::rules("spec.namespaces", &slice.spec.namespaces, None).unwrap_or_default();
     let onboarded = observed.namespaces.iter().filter(|(ns, labels)| {
         !slicewire_core::onboarding::is_system_namespace(ns)
             && namespace_member(name, &rules, ns, labels)
     });
-    onboarded.map(|(ns, _)| ns.clone()).take(MAX_NAMESPACES).collect()
+    onboarded.map(|(ns, _)| ns.clone()).collect()
 }
 
 /// Families in which a node did not get a whole block out of this cluster's pools.

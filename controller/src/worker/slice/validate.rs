@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use slicewire_api::{WorkerSlice, convert};
 use slicewire_core::name::{MAX_SLICE_NAME, check};
 use slicewire_core::prefix;
+use slicewire_core::qos::QosFields;
 use slicewire_core::slice_spec::{MAX_MTU, MIN_MTU};
 use slicewire_core::violation::Violation;
 
@@ -50,6 +51,9 @@ fn faults(cluster: &str, slice: &WorkerSlice) -> Vec<Violation> {
     if !(MIN_MTU..=MAX_MTU).contains(&spec.mtu) {
         let what = format!("is outside {MIN_MTU} to {MAX_MTU}");
         faults.push(Violation::new("spec.mtu", spec.mtu.to_string(), "Mtu", what));
+    }
+    if let Some(qos) = &spec.qos {
+        faults.extend(QosFields::from(qos).parse("spec.qos").err().into_iter().flatten());
     }
     faults.extend(
         convert::rules("spec.namespaces", &spec.namespaces, None).err().into_iter().flatten(),

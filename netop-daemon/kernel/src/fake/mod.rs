@@ -3,6 +3,7 @@
 //! Devices go with their pair, entries go with their device, routes want a device that is up.
 //! Packets do not move here; that is for the tests in real namespaces.
 
+mod rules;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +12,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use nix::errno::Errno;
+use slicewire_core::policy::Ruleset;
+use slicewire_core::service::translate::Translation;
 
 use crate::error::{Error, Errors};
 use crate::model::{Address, Fdb, Link, Neighbour, Route, Rule, State};
 use crate::netns::NsId;
 use crate::op::Op;
-use crate::port::{Namespace, Network, Ns, OnError};
+use crate::port::{Namespace, Network, Ns, OnError, Rules};
 use crate::wireguard::{WireguardDevice, WireguardPeerState, WireguardUpdate};
+use rules::FakeRules;
 use world::World;
 
 type Fault = Box<dyn FnMut(&NsId, &Op) -> Option<Errno> + Send>;
@@ -34,6 +38,8 @@ struct Shared {
     fault: Option<Fault>,
     done: Vec<(NsId, Op)>,
     wireguard: bool,
+    rules: BTreeMap<NsId, Ruleset>,
+    translations: BTreeMap<NsId, Translation>,
 }
 
 impl fmt::Debug for FakeNetwork {
@@ -55,7 +61,27 @@ impl FakeNetwork {
 
     /// Removes a namespace and all devices in it, as the end of a pod does.
     pub fn remove_namespace(&self, id: &NsId) {
-        self.lock().world.remove_namespace(id);
+        let mut shared = self.lock();
+        shared.world.remove_namespace(id);
+        shared.rules.remove(id);
+        shared.translations.remove(id);
+    }
+
+    /// The packet rules of a namespace; none where none have been made.
+    pub fn ruleset(&self, id: &NsId) -> Option<Ruleset> {
+        self.lock().rules.get(id).cloned()
+    }
+
+    /// What becomes of packets to virtual addresses in a namespace; none where nobody said.
+    pub fn translation(&self, id: &NsId) -> Option<Translation> {
+        self.lock().translations.get(id).cloned()
+    }
+
+    /// Takes the packet rules of a namespace away, as somebody else might.
+    pub fn flush_rules(&self, id: &NsId) {
+        let mut shared = self.lock();
+        shared.rules.remove(id);
+        shared.translations.remove(id);
     }
 
     /// Whether this kernel has WireGuard.
@@ -135,6 +161,11 @@ impl Network for FakeNetwork {
         Ok(())
     }
 
+    async fn rules(&self, id: &NsId) -> Result<Rules, Error> {
+        self.open(id).await?;
+        Ok(Arc::new(FakeRules { id: id.clone(), network: self.clone() }))
+    }
+
     async fn list(&self, prefix: &str) -> Result<BTreeSet<String>, Error> {
         let shared = self.lock();
         let names = shared.world.namespaces.keys().filter_map(|id| match id {
@@ -206,6 +237,10 @@ impl Namespace for FakeNs {
 
     async fn links(&self) -> Result<BTreeSet<Link>, Error> {
         self.read(|state| state.links.clone())
+    }
+
+    async fn link(&self, dev: &str) -> Result<Option<Link>, Error> {
+        self.read(|state| state.link(dev).cloned())
     }
 
     async fn addresses(&self) -> Result<BTreeSet<Address>, Error> {

@@ -69,6 +69,7 @@ impl World {
                 self.delete_link(id, dev);
                 Ok(())
             }
+            Op::AddFilterPlace { dev } => self.existing(id, dev)?.map(|_| ()).ok_or(Errno::ENODEV),
             _ => self.space(id)?.entry(op),
         }
     }

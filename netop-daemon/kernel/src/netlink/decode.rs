@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::{
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::neighbour::{
+use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{
+use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMetric, RouteProtocol, RouteType, RouteVia,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use slicewire_core::prefix::Family;
 
 use crate::PROTOCOL;

@@ -75,11 +75,16 @@ pub(crate) fn udp(id: &NsId, addr: IpAddr) -> UdpSocket {
     socket
 }
 
-/// Sends a datagram there and one back; the source address the far side saw.
+/// Sends a datagram there and one back; the source address the far side saw. The way there is
+/// tried a few times: a device that has just come up may not find its neighbours yet.
 pub(crate) fn round_trip(from: &UdpSocket, to: &UdpSocket) -> io::Result<IpAddr> {
     let mut buffer = [0; 2048];
-    from.send_to(&[7; 1200], to.local_addr()?)?;
-    let (_, source) = to.recv_from(&mut buffer)?;
+    let target = to.local_addr()?;
+    let mut there = || {
+        from.send_to(&[7; 1200], target)?;
+        to.recv_from(&mut buffer)
+    };
+    let (_, source) = (0..9).find_map(|_| there().ok()).map_or_else(&mut there, Ok)?;
     to.send_to(&[8; 1200], source)?;
     from.recv_from(&mut buffer)?;
     Ok(source.ip())

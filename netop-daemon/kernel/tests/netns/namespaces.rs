@@ -1,6 +1,8 @@
 //! Making, finding and removing named namespaces.
 
-use slicewire_kernel::{Kernel, Network as _, NsId};
+use std::time::Duration;
+
+use slicewire_kernel::{Kernel, LinkEnd, Network as _, Ns, NsId, Op};
 
 use crate::lab::Lab;
 
@@ -51,6 +53,39 @@ async fn names_that_would_leave_the_directory_are_refused() {
         let error = Kernel::new().create(name).await.err().unwrap();
         assert_eq!(error.reason(), "Invalid", "{name:?}: {error}");
     }
+}
+
+/// Whether the port is gone within a time. A namespace takes its devices along when it goes, and
+/// with them their other ends.
+async fn gone(router: &Ns, port: &str, patience: Duration) -> bool {
+    let until = std::time::Instant::now() + patience;
+    loop {
+        if router.links().await.unwrap().iter().all(|link| link.name != port) {
+            return true;
+        }
+        if std::time::Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pods_namespace_goes_with_its_last_handle() {
+    let mut lab = Lab::new("goes");
+    let router = lab.ns("r").await;
+    let pod = lab.ns("p").await;
+    let cable = Op::AddVeth {
+        end: LinkEnd::new("swp"),
+        peer_ns: pod.id().clone(),
+        peer: LinkEnd::new("slice0").up(),
+    };
+    router.sequence(vec![cable]).await.unwrap();
+    assert!(pod.observe().await.unwrap().link("slice0").unwrap().up);
+    Kernel::new().delete(&lab.name("p")).await.unwrap();
+    assert!(!gone(&router, "swp", Duration::from_millis(300)).await, "gone in spite of a handle");
+    drop(pod);
+    assert!(gone(&router, "swp", Duration::from_secs(10)).await, "something holds the namespace");
 }
 
 fn sysctl(value: &str) -> slicewire_kernel::Op {

@@ -62,7 +62,14 @@ async fn what_others_made_is_not_seen_and_not_touched() {
         foreign_ip(ns.id(), made);
     }
     foreign_ip(ns.id(), "rule add pref 100 iif c0 lookup 7");
-    let listing = || ["route", "-6 route", "rule"].map(|what| foreign_ip(ns.id(), what));
+    // The kernel's own routes come with the carrier, in their own time.
+    let listing = || {
+        ["route", "-6 route", "rule"].map(|what| {
+            let all = foreign_ip(ns.id(), what);
+            let kept = all.lines().filter(|line| !line.contains("proto kernel"));
+            kept.map(|line| line.replace(" linkdown", "").trim_end().to_owned()).collect::<Vec<_>>()
+        })
+    };
     let before = listing();
     let state = ns.observe().await.unwrap();
     assert!(state.routes.is_empty() && state.rules.is_empty(), "{state:?}");
@@ -91,6 +98,9 @@ async fn errors_say_what_and_where_and_the_rest_is_done() {
     let errors = ns.execute(ops.clone(), OnError::GoOn).await.unwrap_err();
     let reasons: Vec<_> = errors.0.iter().map(slicewire_kernel::Error::reason).collect();
     assert_eq!(reasons, ["NoSuchDevice", "Invalid", "NotFound"], "{errors}");
+    // The kernel's own words, not only its number.
+    let detail = &errors.0[1].detail;
+    assert!(detail.contains("mtu"), "{detail:?}");
     let text = errors.0[0].to_string();
     let name = lab.name("x");
     for part in ["replace route", "10.1.0.0/16", name.as_str()] {

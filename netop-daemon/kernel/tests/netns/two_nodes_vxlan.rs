@@ -18,7 +18,7 @@ fn vxlan(into: &NsId, mac: Mac, local: IpAddr) -> Op {
 }
 
 /// What a router knows of the other node: its block, its MAC address, where it is.
-fn towards(block: &str, router: &str, mac: Mac, underlay: IpAddr) -> Vec<Op> {
+pub(crate) fn towards(block: &str, router: &str, mac: Mac, underlay: IpAddr) -> Vec<Op> {
     let dev = "swvx".to_owned();
     vec![
         Op::ReplaceFdb(Fdb { dev: dev.clone(), mac, dst: underlay }),
@@ -27,7 +27,7 @@ fn towards(block: &str, router: &str, mac: Mac, underlay: IpAddr) -> Vec<Op> {
     ]
 }
 
-async fn underlay(n1: &Ns, n2: &Ns, addrs: [&str; 2]) {
+pub(crate) async fn underlay(n1: &Ns, n2: &Ns, addrs: [&str; 2]) {
     let wire = Op::AddVeth {
         end: LinkEnd::new("eth0").up(),
         peer_ns: n2.id().clone(),

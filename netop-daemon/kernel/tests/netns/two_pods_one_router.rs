@@ -120,5 +120,6 @@ async fn a_name_taken_by_another_device_is_a_conflict() {
     router.sequence(vec![veth(&a), veth(&a)]).await.unwrap();
     let errors = router.sequence(vec![veth(&b)]).await.unwrap_err();
     assert_eq!(errors.reason(), "Conflict", "{errors}");
-    assert!(b.links().await.unwrap().iter().all(|link| link.name != "slice0"));
+    assert_eq!(b.link("slice0").await.unwrap(), None);
+    assert_eq!(router.link("swpa").await.unwrap().unwrap().name, "swpa");
 }

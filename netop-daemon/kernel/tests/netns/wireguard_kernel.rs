@@ -35,6 +35,7 @@ async fn a_device_is_set_and_read_back_or_honestly_unsupported() {
     let update = WireguardUpdate {
         private_key: Some(WireguardKey([0x48; 32])),
         listen_port: Some(51820),
+        fwmark: None,
         set_peers: vec![peer(1), peer(2)],
         remove_peers: vec![],
     };

@@ -22,7 +22,12 @@ pub fn host_bits(net: &IpNet) -> u8 {
 
 /// How many addresses a prefix has; saturates for `::/0`.
 pub fn size(net: &IpNet) -> u128 {
-    1u128.checked_shl(u32::from(host_bits(net))).unwrap_or(u128::MAX)
+    power(host_bits(net))
+}
+
+/// How many addresses so many host bits count; saturates at 128.
+pub fn power(bits: u8) -> u128 {
+    1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX)
 }
 
 /// The address at `offset` in a prefix, if it is inside.

@@ -12,7 +12,7 @@ fn cluster(i: usize) -> ClusterName {
 }
 
 fn demand(clusters: usize, lanes: Lane) -> Demand {
-    Demand { clusters: (0..clusters).map(cluster).collect(), lanes, grow: BTreeMap::new() }
+    Demand { clusters: (0..clusters).map(cluster).collect(), lanes, ..Demand::default() }
 }
 
 fn disjoint(holdings: &Holdings) -> bool {

@@ -107,3 +107,16 @@ fn a_leaving_cluster_is_refused_to_newcomers_only() {
     world.held.insert(ClusterName::parse("east").unwrap(), Holding::default());
     assert_eq!(reasons(&raw(&["10.77.0.0/16"], &["east"]), &world), [""; 0]);
 }
+
+#[test]
+fn what_a_member_newly_says_it_uses_does_not_hold_up_the_others() {
+    let mut world = world(&["east", "west"]);
+    world.clusters.get_mut("west").unwrap().reserved = vec![net("10.0.0.0/8")];
+    let slice = raw(&["10.77.0.0/16"], &["east", "west"]);
+    assert_eq!(reasons(&slice, &world), ["ReservedPrefix"]);
+    world.running = vec![net("10.77.0.0/16")];
+    world.held.insert(ClusterName::parse("west").unwrap(), Holding::default());
+    assert_eq!(reasons(&slice, &world), [""; 0]);
+    let more = raw(&["10.77.0.0/16", "10.78.0.0/16"], &["east", "west"]);
+    assert_eq!(reasons(&more, &world), ["ReservedPrefix"]);
+}

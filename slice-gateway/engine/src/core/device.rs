@@ -7,7 +7,7 @@ use std::time::Instant;
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 
-use super::peer::{Endpoints, MIN_BUFFER, Opened, Peer};
+use super::peer::{Endpoints, MIN_BUFFER, MessageLimits, Opened, Peer};
 use super::tables::{Identity, Tables};
 use crate::config::Config;
 use crate::counters::{Drop, Drops};
@@ -33,6 +33,11 @@ pub struct Device {
 }
 
 impl Device {
+    /// A device without keys and peers, whose sessions carry no more than `limits` says.
+    pub fn new(limits: MessageLimits) -> Self {
+        Self { tables: RwLock::new(Arc::new(Tables::new(limits))), drops: Drops::default() }
+    }
+
     /// Makes the device what `config` says. Peers that stay keep their sessions.
     pub fn apply(&self, config: &Config, endpoints: Endpoints, now: Instant) {
         let next = Arc::new(self.tables().next(config, endpoints, now));
@@ -121,12 +126,19 @@ fn receive_handshake(
     let identity = tables.identity.as_ref().ok_or(Drop::UnknownPeer)?;
     let packet = match identity.limiter.verify_packet(Some(from.ip()), message, out) {
         Ok(packet) => packet,
-        Err(TunnResult::WriteToNetwork(cookie)) => return Ok(Received::Reply(cookie.len(), None)),
+        Err(TunnResult::WriteToNetwork(cookie)) => {
+            let may = identity.admission.cookie(from.ip(), now);
+            return may.then_some(Received::Reply(cookie.len(), None)).ok_or(Drop::RateLimited);
+        }
         Err(_) if Tunn::parse_incoming_packet(message).is_err() => {
             return Err(Drop::MalformedMessage);
         }
         Err(_) => return Err(Drop::Unauthenticated),
     };
+    // A cookie proves an address, not good intentions.
+    if matches!(packet, Packet::HandshakeInit(_)) && !identity.admission.handshake(from.ip(), now) {
+        return Err(Drop::RateLimited);
+    }
     let (peer, index) = sender(tables, identity, &packet)?;
     match peer.open(index, from, message, out, now)? {
         Opened::Reply(len) => Ok(Received::Reply(len, Some(peer.clone()))),

@@ -1,13 +1,14 @@
 //! One peer: its tunnel, where it is, and what it did.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 
+use super::turns::Turns;
 use crate::config::PeerConfig;
 use crate::counters::{Drop, Traffic};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
@@ -19,12 +20,30 @@ pub const MIN_BUFFER: usize = 148;
 
 /// For how long a session may be used after its handshake (`REJECT_AFTER_TIME`).
 const SESSION_LIFE: Duration = Duration::from_secs(180);
+/// How long one waits for an answer to a handshake before the next attempt (`REKEY_TIMEOUT`).
+const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// See [`State::due`].
 const ATTEMPT_INTERVAL: Duration = Duration::from_secs(30);
 /// First byte of a handshake's second message.
 const RESPONSE: u8 = 2;
 /// First byte of a message that carries data.
 const DATA: u8 = 4;
+
+/// How many messages one session may carry in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageLimits {
+    /// From this one on, a new session is asked for (`REKEY_AFTER_MESSAGES`).
+    pub renew: u64,
+    /// From this one on, none is sent (`REJECT_AFTER_MESSAGES`).
+    pub refuse: u64,
+}
+
+impl Default for MessageLimits {
+    fn default() -> Self {
+        // The protocol would allow almost 2^64; so far from there, nothing can ever wrap around.
+        Self { renew: 1 << 60, refuse: 1 << 61 }
+    }
+}
 
 /// When a configured endpoint replaces the address a peer was last heard from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +68,7 @@ pub(super) enum Opened {
 /// A peer. All methods may be called from several threads.
 pub struct Peer {
     public_key: PublicKey,
-    state: Mutex<State>,
+    state: Turns<State>,
     traffic: Traffic,
 }
 
@@ -57,6 +76,11 @@ pub struct Peer {
 pub(super) struct Tunnel {
     index: u32,
     tunn: Tunn,
+    limits: MessageLimits,
+    /// Number of the message sent last.
+    counter: u64,
+    /// When a session was last asked for because the messages ran out.
+    asked: Option<Instant>,
     /// The other end has shown that it has the keys of a session of this tunnel, too.
     confirmed: bool,
 }
@@ -81,7 +105,7 @@ impl Peer {
     pub(super) fn new(config: &PeerConfig, tunnel: Tunnel) -> Self {
         Self {
             public_key: config.public_key,
-            state: Mutex::new(State {
+            state: Turns::new(State {
                 tunnel,
                 before: None,
                 next_attempt: None,
@@ -144,7 +168,7 @@ impl Peer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.take()
     }
 
     /// The key that names the peer.
@@ -206,7 +230,7 @@ impl Peer {
             TunnResult::Done => Opened::Nothing,
             TunnResult::Err(error) => return Err(drop_reason(&error)),
         };
-        tunnel.confirmed |= matches!(message.first(), Some(&(RESPONSE | DATA)));
+        tunnel.heard(message);
         // A cookie reply proves nothing about who sent it.
         if message.first() != Some(&3) {
             if state.endpoint != Some(from) {
@@ -261,11 +285,12 @@ impl Tunnel {
         key: &PrivateKey,
         index: u32,
         limiter: Arc<RateLimiter>,
+        limits: MessageLimits,
     ) -> Self {
         let preshared = config.preshared_key.as_ref().map(|k| *k.expose());
         let public = (*config.public_key.as_bytes()).into();
         let tunn = Tunn::new(key.secret(), public, preshared, None, index, Some(limiter));
-        Self { index, tunn, confirmed: false }
+        Self { index, tunn, limits, counter: 0, asked: None, confirmed: false }
     }
 
     fn has_session(&self) -> bool {
@@ -274,6 +299,41 @@ impl Tunnel {
 
     fn update(&mut self, out: &mut [u8]) -> usize {
         match self.tunn.update_timers(out) {
+            TunnResult::WriteToNetwork(message) => message.len(),
+            _ => 0,
+        }
+    }
+
+    /// Takes note of a message of the other end that was authentic.
+    fn heard(&mut self, message: &[u8]) {
+        self.confirmed |= matches!(message.first(), Some(&(RESPONSE | DATA)));
+        if message.first() == Some(&RESPONSE) {
+            // A new session, in use from now on.
+            self.counter = 0;
+        }
+    }
+
+    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> usize {
+        let len = match self.tunn.encapsulate(packet, out) {
+            TunnResult::WriteToNetwork(message) => message.len(),
+            _ => return 0,
+        };
+        match counter(&out[..len]) {
+            Some(counter) => self.counter = counter,
+            None => return len,
+        }
+        // Which session it is, and so its number, shows only now. It is not sent.
+        if self.counter < self.limits.refuse { len } else { 0 }
+    }
+
+    /// The handshake for a new session if this one has carried almost all it may.
+    fn renew(&mut self, out: &mut [u8], now: Instant) -> usize {
+        let patient = self.asked.is_some_and(|at| now.duration_since(at) < REKEY_TIMEOUT);
+        if self.counter < self.limits.renew || patient {
+            return 0;
+        }
+        self.asked = Some(now);
+        match self.tunn.format_handshake_initiation(out, true) {
             TunnResult::WriteToNetwork(message) => message.len(),
             _ => 0,
         }
@@ -291,20 +351,20 @@ impl State {
     }
 
     fn sealed(&mut self, packet: &[u8], out: &mut [u8]) -> usize {
-        let tunn = match &mut self.before {
-            Some((old, _)) if !self.tunnel.has_session() && old.has_session() => &mut old.tunn,
-            _ => &mut self.tunnel.tunn,
+        let tunnel = match &mut self.before {
+            Some((old, _)) if !self.tunnel.has_session() && old.has_session() => old,
+            _ => &mut self.tunnel,
         };
-        match tunn.encapsulate(packet, out) {
-            TunnResult::WriteToNetwork(message) => message.len(),
-            _ => 0,
-        }
+        tunnel.seal(packet, out)
     }
 
     /// The message that is due by the tunnels' timers.
     fn due(&mut self, out: &mut [u8], now: Instant) -> usize {
         self.before.take_if(|(_, since)| now.duration_since(*since) > SESSION_LIFE);
-        let due = self.tunnel.update(out);
+        let due = match self.tunnel.update(out) {
+            0 => self.tunnel.renew(out, now),
+            due => due,
+        };
         let old = match &mut self.before {
             Some((old, _)) if !self.tunnel.has_session() && old.has_session() => old,
             _ => return due,
@@ -322,6 +382,12 @@ impl State {
         let due = old.update(out);
         if out[0] == DATA { due } else { 0 }
     }
+}
+
+/// The number of a message that carries data.
+fn counter(message: &[u8]) -> Option<u64> {
+    let counter = message.get(8..16)?.first_chunk::<8>()?;
+    (message.first() == Some(&DATA)).then(|| u64::from_le_bytes(*counter))
 }
 
 fn drop_reason(error: &WireGuardError) -> Drop {

@@ -1,6 +1,7 @@
 //! What a device knows at one moment. Replaced as a whole, so that readers never wait.
 
 use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::time::Instant;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::x25519;
 
+use super::admission::Admission;
 use super::allowed_ips::AllowedIps;
-use super::peer::{Endpoints, Peer, Tunnel};
+use super::peer::{Endpoints, MessageLimits, Peer, Tunnel};
 use crate::config::Config;
 use crate::key::{PrivateKey, PublicKey};
 
@@ -26,6 +28,8 @@ pub(super) struct Identity {
     pub(super) limiter: RateLimiter,
     /// Handed to the peers, which check again: never under load.
     pub(super) passed: Arc<RateLimiter>,
+    /// Rations what strangers can make the device do.
+    pub(super) admission: Admission,
 }
 
 impl Identity {
@@ -34,7 +38,8 @@ impl Identity {
         let public = x25519::PublicKey::from(&secret);
         let limiter = RateLimiter::new(&public, HANDSHAKES_PER_SECOND);
         let passed = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { private, secret, public, limiter, passed }
+        let admission = Admission::new(RandomState::new());
+        Self { private, secret, public, limiter, passed, admission }
     }
 }
 
@@ -48,9 +53,15 @@ pub struct Tables {
     /// Where to look for the next free index.
     cursor: usize,
     allowed: AllowedIps,
+    limits: MessageLimits,
 }
 
 impl Tables {
+    /// Nothing yet; sessions are to carry so many messages.
+    pub(super) fn new(limits: MessageLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// The tables for `config`, with the peers that stay what they are taken over.
     pub(super) fn next(&self, config: &Config, endpoints: Endpoints, now: Instant) -> Self {
         let identity = self.next_identity(config.private_key.as_ref());
@@ -58,6 +69,7 @@ impl Tables {
             peers: vec![None; self.peers.len()],
             identity,
             cursor: self.cursor + 1,
+            limits: self.limits,
             ..Self::default()
         };
         let Some(identity) = next.identity.clone() else { return next };
@@ -76,7 +88,8 @@ impl Tables {
         }
         for peer in wanted {
             let index = next.free_index();
-            let tunnel = || Tunnel::new(peer, &identity.private, index, identity.passed.clone());
+            let limiter = || identity.passed.clone();
+            let tunnel = || Tunnel::new(peer, &identity.private, index, limiter(), self.limits);
             match old(&peer.public_key) {
                 Some(old) if !same => {
                     old.restart(peer, tunnel());

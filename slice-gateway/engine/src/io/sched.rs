@@ -20,9 +20,10 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Asks for the current thread to run soon after it wakes up. Kernels that cannot do it, and
-/// threads with a real-time policy, stay as they are.
-pub(crate) fn prefer_latency() {
+/// Asks for the current thread to run soon after it wakes up and, where CAP_SYS_NICE allows it,
+/// with at least the priority `nice`. Kernels that cannot do it, and threads with a real-time
+/// policy, stay as they are.
+pub(crate) fn prefer_latency(nice: i32) {
     // SAFETY: `SchedAttr` is plain data for which all zeroes is a valid value.
     let mut attr: SchedAttr = unsafe { zeroed() };
     let size = size_of::<SchedAttr>() as u32;
@@ -31,9 +32,17 @@ pub(crate) fn prefer_latency() {
     if got != 0 || attr.policy != libc::SCHED_OTHER as u32 {
         return;
     }
+    let usual = attr.nice;
     attr.size = size;
     attr.runtime = SLICE_NANOSECONDS;
-    // SAFETY: the kernel only reads `attr`.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
-    tracing::debug!(accepted = set == 0, "short scheduling slice");
+    attr.nice = usual.min(nice);
+    let higher = set(&attr);
+    attr.nice = usual;
+    let accepted = higher || set(&attr);
+    tracing::debug!(accepted, higher, "short scheduling slice, higher priority");
+}
+
+fn set(attr: &SchedAttr) -> bool {
+    // SAFETY: the kernel only reads `attr`; thread 0 is the calling one.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const *attr, 0) == 0 }
 }

@@ -21,7 +21,8 @@ pub(crate) const READ_SIZE: usize = vnet::LEN + 65_536;
 /// A TUN device, gone when dropped.
 #[derive(Debug)]
 pub(crate) struct Tun {
-    fd: OwnedFd,
+    /// One descriptor a queue, at least one.
+    queues: Vec<OwnedFd>,
     name: CString,
     vnet: bool,
     joins: Joins,
@@ -59,41 +60,60 @@ fn make_control() -> io::Result<()> {
     check(made).map(drop)
 }
 
+/// Opens one queue of the device, which is made if there is none yet.
+fn attach(name: &CString, flags: libc::c_int) -> io::Result<OwnedFd> {
+    let fd = open_control().or_else(|error| match error.raw_os_error() {
+        // Containers get a /dev of their own, mostly without it.
+        Some(libc::ENOENT) => make_control().and_then(|()| open_control()),
+        _ => Err(error),
+    })?;
+    let mut request = request(name);
+    request.ifr_ifru.ifru_flags = flags as i16;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
+    Ok(fd)
+}
+
 impl Tun {
-    /// Makes the device. With `offload`, takes super-packets if the kernel has them.
-    pub(crate) fn open(name: &str, offload: bool) -> io::Result<Self> {
+    /// Makes the device with up to `queues` queues. With `offload`, takes super-packets if the
+    /// kernel has them.
+    pub(crate) fn open(name: &str, offload: bool, queues: usize) -> io::Result<Self> {
         let fits = !name.is_empty() && name.len() < libc::IFNAMSIZ;
         let name = CString::new(name).ok().filter(|_| fits).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "an interface name has 1 to 15 bytes")
         })?;
-        if offload && let Ok(tun) = Self::create(&name, true) {
-            return Ok(tun);
-        }
-        Self::create(&name, false)
+        let create = |vnet| {
+            let several = (queues > 1).then(|| Self::create(&name, vnet, queues));
+            several.and_then(Result::ok).map_or_else(|| Self::create(&name, vnet, 1), Ok)
+        };
+        let made = if offload { create(true).or_else(|_| create(false)) } else { create(false) };
+        made.inspect(|tun| {
+            let queues = tun.queues();
+            tracing::debug!(?name, tun.vnet, tun.joins.tcp, tun.joins.udp, queues, "device made");
+        })
     }
 
-    fn create(name: &CString, vnet: bool) -> io::Result<Self> {
-        let fd = open_control().or_else(|error| match error.raw_os_error() {
-            // Containers get a /dev of their own, mostly without it.
-            Some(libc::ENOENT) => make_control().and_then(|()| open_control()),
-            _ => Err(error),
-        })?;
-        let mut request = request(name);
+    fn create(name: &CString, vnet: bool, queues: usize) -> io::Result<Self> {
         let vnet_flag = if vnet { libc::IFF_VNET_HDR } else { 0 };
-        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | vnet_flag) as i16;
-        // SAFETY: TUNSETIFF reads and writes one `ifreq`.
-        check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
-        let mut tun = Self { fd, name: name.clone(), vnet, joins: Joins::default() };
+        let queue_flag = if queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
+        let flags = libc::IFF_TUN | libc::IFF_NO_PI | vnet_flag | queue_flag;
+        let queues = (0..queues).map(|_| attach(name, flags)).collect::<io::Result<_>>()?;
+        let mut tun = Self { queues, name: name.clone(), vnet, joins: Joins::default() };
         if vnet {
             tun.set_offloads()?;
         }
         Ok(tun)
     }
 
+    /// The descriptor that stands for the device.
+    fn first(&self) -> RawFd {
+        self.fd(0)
+    }
+
     fn set_offloads(&mut self) -> io::Result<()> {
         let len = vnet::LEN as libc::c_int;
         // SAFETY: TUNSETVNETHDRSZ reads one int.
-        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNSETVNETHDRSZ, &raw const len) })?;
+        check(unsafe { libc::ioctl(self.first(), TUNSETVNETHDRSZ, &raw const len) })?;
         if self.offload(TUN_F_CSUM | TUN_F_TSO | TUN_F_USO).is_ok() {
             self.joins = Joins { tcp: true, udp: true };
         } else {
@@ -105,7 +125,7 @@ impl Tun {
 
     fn offload(&self, flags: libc::c_ulong) -> io::Result<()> {
         // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNSETOFFLOAD, flags) }).map(drop)
+        check(unsafe { libc::ioctl(self.first(), TUNSETOFFLOAD, flags) }).map(drop)
     }
 
     /// Sets the MTU in bytes and the length of the queue in packets, and brings the device up.
@@ -134,6 +154,20 @@ impl Tun {
         self.configure(libc::SIOCSIFMTU, |r| r.ifr_ifru.ifru_mtu = libc::c_int::from(mtu), |_| {})
     }
 
+    /// The MTU in bytes.
+    pub(crate) fn mtu(&self) -> io::Result<usize> {
+        let mut mtu = 0;
+        self.configure(
+            libc::SIOCGIFMTU,
+            |_| {},
+            |r| {
+                // SAFETY: SIOCGIFMTU wrote this member.
+                mtu = unsafe { r.ifr_ifru.ifru_mtu };
+            },
+        )?;
+        Ok(usize::try_from(mtu).unwrap_or_default())
+    }
+
     fn configure(
         &self,
         what: libc::c_ulong,
@@ -158,15 +192,24 @@ impl Tun {
         self.joins
     }
 
-    /// The descriptor, to wait for.
-    pub(crate) fn fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+    /// How many queues there are; at least one.
+    pub(crate) fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// The descriptor of a queue, to wait for.
+    pub(crate) fn fd(&self, queue: usize) -> RawFd {
+        self.queues[queue].as_raw_fd()
     }
 
     /// Reads one packet or super-packet. Returns where in `buf` ([`READ_SIZE`] bytes) it is.
-    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<(VnetHdr, std::ops::Range<usize>)> {
+    pub(crate) fn read(
+        &self,
+        queue: usize,
+        buf: &mut [u8],
+    ) -> io::Result<(VnetHdr, std::ops::Range<usize>)> {
         // SAFETY: the pointer and length are those of `buf`.
-        let n = unsafe { libc::read(self.fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
+        let n = unsafe { libc::read(self.fd(queue), buf.as_mut_ptr().cast(), buf.len()) };
         let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
         if !self.vnet {
             return Ok((VnetHdr::default(), 0..n));
@@ -178,7 +221,7 @@ impl Tun {
     }
 
     /// Writes one packet or super-packet.
-    pub(crate) fn write(&self, hdr: &VnetHdr, packet: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, queue: usize, hdr: &VnetHdr, packet: &[u8]) -> io::Result<()> {
         let hdr = hdr.encode();
         let part = |data: &[u8]| libc::iovec {
             iov_base: data.as_ptr().cast_mut().cast(),
@@ -188,9 +231,7 @@ impl Tun {
         let parts = if self.vnet { &parts[..] } else { &parts[1..] };
         // SAFETY: the vectors point to `hdr` and `packet`, which outlive the call and are only
         // read by it.
-        let n = unsafe {
-            libc::writev(self.fd.as_raw_fd(), parts.as_ptr(), parts.len() as libc::c_int)
-        };
+        let n = unsafe { libc::writev(self.fd(queue), parts.as_ptr(), parts.len() as libc::c_int) };
         if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

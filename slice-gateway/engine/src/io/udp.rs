@@ -19,6 +19,9 @@ const DATAGRAM: usize = 65_536;
 const SOCKET_BUFFER: libc::c_int = 4 << 20;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
+/// Memory of a socket as `enum sk_meminfo_vars` has it; the first is what waits (Linux 4.12).
+const SO_MEMINFO: libc::c_int = 55;
+const MEMINFO: usize = 9;
 /// Room for one control message that carries an int.
 const CONTROL: usize = 64;
 
@@ -255,6 +258,19 @@ impl Udp {
         check(n).map(|n| n as usize)
     }
 
+    /// Bytes that wait to be taken, with what the kernel needs to keep them; 0 if it does not say.
+    pub(crate) fn backlog(&self) -> usize {
+        let mut info = [0_u32; MEMINFO];
+        let mut len = size_of_val(&info) as libc::socklen_t;
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: the pointers and the length are those of `info` and of `len` itself.
+        let got = unsafe {
+            let value = (&raw mut info).cast();
+            libc::getsockopt(fd, libc::SOL_SOCKET, SO_MEMINFO, value, &raw mut len)
+        };
+        if got == 0 { info[0] as usize } else { 0 }
+    }
+
     /// Takes what has arrived, up to [`RECV_BATCH`] trains, without waiting. Returns how many.
     pub(crate) fn recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
         // SAFETY: `iovec` and `mmsghdr` are plain data for which all zeroes is a valid value.
@@ -361,12 +377,14 @@ impl Default for RecvBatch {
 }
 
 impl RecvBatch {
-    /// The datagrams of the first `count` trains, each with its sender.
-    pub(crate) fn datagrams(&self, count: usize) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        self.slots
-            .iter()
-            .take(count)
-            .filter_map(|s| Some((s.addr.get()?, s)))
-            .flat_map(|(from, s)| s.data[..s.len].chunks(s.size.max(1)).map(move |d| (from, d)))
+    /// Bytes of the first `count` trains.
+    pub(crate) fn bytes(&self, count: usize) -> usize {
+        self.slots.iter().take(count).map(|slot| slot.len).sum()
+    }
+
+    /// The datagrams of one train and their sender; `None` if that has no address.
+    pub(crate) fn train(&self, at: usize) -> Option<(SocketAddr, impl Iterator<Item = &[u8]>)> {
+        let slot = self.slots.get(at)?;
+        Some((slot.addr.get()?, slot.data[..slot.len].chunks(slot.size.max(1))))
     }
 }

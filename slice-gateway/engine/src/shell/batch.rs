@@ -8,8 +8,10 @@ use crate::io::udp::Train;
 const MAX_COUNT: usize = 64;
 /// Bytes in one train: what fits a datagram of either family.
 const MAX_TRAIN: usize = 65_000;
+/// Bytes that are worth sending: those of as many super-packets as are sealed in a row.
+const ENOUGH: usize = 3 * MAX_TRAIN;
 /// Bytes kept before sending.
-const CAPACITY: usize = 2 * MAX_TRAIN;
+const CAPACITY: usize = ENOUGH + MAX_TRAIN;
 /// One more message of any size.
 const BUFFER: usize = CAPACITY + 65_536 + 64;
 
@@ -48,7 +50,7 @@ impl Batch {
 
     /// True if it is time to send.
     pub(super) fn is_full(&self) -> bool {
-        self.len >= MAX_TRAIN || self.trains.len() >= 32
+        self.len >= ENOUGH || self.trains.len() >= 32
     }
 
     pub(super) fn is_over_capacity(&self) -> bool {

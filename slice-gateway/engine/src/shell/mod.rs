@@ -1,15 +1,19 @@
 //! The shell: threads that move bytes between the TUN device, the core and the UDP socket.
 
 mod batch;
+mod handshakes;
 mod inbound;
 mod outbound;
+mod pressure;
 mod waiting;
+mod worker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, available_parallelism};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, Options};
@@ -21,6 +25,7 @@ use crate::io::udp::{Train, Udp};
 use crate::io::wait::Waker;
 use crate::key::PublicKey;
 use crate::uapi;
+use worker::Role;
 
 /// How often peers' timers are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -110,10 +115,14 @@ pub(crate) struct Shared {
     device: Device,
     tun: Tun,
     udp: RwLock<Arc<Udp>>,
-    queue_depth: AtomicUsize,
+    handshakes: handshakes::Handshakes,
+    /// The device's MTU, looked up now and then: others may change it.
+    mtu: AtomicUsize,
+    /// By queue of the device.
+    queue_depths: Vec<AtomicUsize>,
     stop: AtomicBool,
-    wake_inbound: Waker,
-    wake_outbound: Waker,
+    /// The threads that move packets, each with what wakes it.
+    workers: Vec<(Role, Waker)>,
     wake_control: Waker,
     tick_now: Condvar,
     tick_lock: Mutex<()>,
@@ -122,19 +131,24 @@ pub(crate) struct Shared {
 impl Shared {
     fn new(options: Options) -> Result<Self, EngineError> {
         let device_error = |source| EngineError::Device { name: options.interface.clone(), source };
-        let tun = Tun::open(&options.interface, options.offload).map_err(device_error)?;
+        let queues = worker::queues(available_parallelism().map_or(1, NonZero::get));
+        let tun = Tun::open(&options.interface, options.offload, queues).map_err(device_error)?;
         tun.bring_up(options.mtu, options.queue).map_err(device_error)?;
         let udp = bind(0, 0, options.offload)?;
+        let mtu = usize::from(options.mtu);
+        let workers = worker::roles(tun.queues()).map(|role| Ok((role, Waker::new()?)));
+        let workers = workers.collect::<io::Result<_>>();
         Ok(Self {
+            device: Device::new(options.message_limits),
             options,
             config: Mutex::default(),
-            device: Device::default(),
-            tun,
             udp: RwLock::new(Arc::new(udp)),
-            queue_depth: AtomicUsize::new(0),
+            handshakes: handshakes::Handshakes::default(),
+            mtu: AtomicUsize::new(mtu),
+            queue_depths: (0..tun.queues()).map(|_| AtomicUsize::new(0)).collect(),
+            workers: workers.map_err(EngineError::Threads)?,
+            tun,
             stop: AtomicBool::new(false),
-            wake_inbound: Waker::new().map_err(EngineError::Threads)?,
-            wake_outbound: Waker::new().map_err(EngineError::Threads)?,
             wake_control: Waker::new().map_err(EngineError::Threads)?,
             tick_now: Condvar::new(),
             tick_lock: Mutex::default(),
@@ -145,6 +159,16 @@ impl Shared {
         self.udp.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn mtu(&self) -> usize {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    fn look_up_mtu(&self) {
+        if let Ok(mtu) = self.tun.mtu() {
+            self.mtu.store(mtu, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -152,10 +176,14 @@ impl Shared {
     /// Makes all threads end.
     fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.wake_inbound.wake();
-        self.wake_outbound.wake();
+        self.handshakes.wake();
+        self.wake_workers();
         self.wake_control.wake();
         self.tick_now.notify_all();
+    }
+
+    fn wake_workers(&self) {
+        self.workers.iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Wakes the thread of the control socket when the engine stops.
@@ -205,7 +233,7 @@ impl Shared {
         if port != current.listen_port && port != udp.port() {
             let new = bind(port, next.fwmark, self.options.offload)?;
             *self.udp.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-            self.wake_inbound.wake();
+            self.wake_workers();
         } else if next.fwmark != current.fwmark {
             udp.set_fwmark(next.fwmark)
                 .map_err(|source| EngineError::Mark { mark: next.fwmark, source })?;
@@ -234,8 +262,8 @@ impl Shared {
             listen_port: self.udp().port(),
             peers: peers.collect(),
             drops: self.device.drops().snapshot(),
-            queue_depth: self.queue_depth.load(Ordering::Relaxed),
-            queue_limit: waiting::LIMIT,
+            queue_depth: self.queue_depths.iter().map(|depth| depth.load(Ordering::Relaxed)).sum(),
+            queue_limit: waiting::LIMIT * self.queue_depths.len(),
         }
     }
 }
@@ -257,8 +285,12 @@ impl Engine {
         let socket = socket.transpose().map_err(EngineError::Control)?;
         let shared = Arc::new(Shared::new(options)?);
         let mut handle = EngineHandle { shared, threads: Vec::new() };
-        handle.spawn("wg-out", outbound::run)?;
-        handle.spawn("wg-in", inbound::run)?;
+        for at in 0..handle.shared.workers.len() {
+            let role = handle.shared.workers[at].0;
+            let run = move |shared: &Shared| worker::run(shared, role, &shared.workers[at].1);
+            handle.spawn(&role.name(), run)?;
+        }
+        handle.spawn("wg-handshake", handshakes::run)?;
         handle.spawn("wg-timer", run_timers)?;
         if let Some(socket) = socket {
             handle.spawn("wg-control", move |shared| uapi::serve(shared, &socket))?;
@@ -274,6 +306,7 @@ fn bind(port: u16, fwmark: u32, offload: bool) -> Result<Udp, EngineError> {
 fn run_timers(shared: &Shared) {
     while !shared.stopped() {
         let udp = shared.udp();
+        shared.look_up_mtu();
         shared.device.tick(Instant::now(), |to, message| shared.send_one(&udp, to, message));
         let lock = shared.tick_lock.lock().unwrap_or_else(PoisonError::into_inner);
         drop(shared.tick_now.wait_timeout(lock, TICK));

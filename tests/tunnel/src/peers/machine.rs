@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// Modules the guest loads; what they depend on comes first.
-const MODULES: [&str; 3] = ["virtio_pci", "virtio_net", "wireguard"];
+const MODULES: [&str; 4] = ["virtio_pci", "virtio_net", "wireguard", "tun"];
 
 /// Programs of this machine that the guest gets, with their libraries.
-const PROGRAMS: [&str; 4] = ["ip", "wg", "ping", "tcpdump"];
+const PROGRAMS: [&str; 3] = ["ip", "wg", "ping"];
 
 /// What the guest's first process does: load the modules, then run what the first serial port
 /// says, line by line, each answered by its output and a line `@@<exit code>`. Busybox's shell
@@ -67,7 +67,7 @@ impl Machine {
             unpack_with_dependencies("qemu-system-x86", place)?;
             Ok(())
         })?;
-        let guest = cached("linux-guest", build_guest)?;
+        let guest = cached("linux-guest-tun", build_guest)?;
         let unpacked = Unpacked::at(qemu);
         let firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
         Ok(Self {
@@ -76,6 +76,34 @@ impl Machine {
             kernel: guest.join("kernel"),
             initrd: guest.join("initrd"),
         })
+    }
+}
+
+impl Machine {
+    /// An initial file system for one guest, at `place`: the cached one, and on top of it these
+    /// programs of this machine. (Linux unpacks one archive behind the other.)
+    ///
+    /// # Errors
+    /// When a program is not there or the disk is full.
+    pub fn initrd_with(&self, programs: &[PathBuf], place: &Path) -> Result<()> {
+        let root = place.with_extension("root");
+        fs::create_dir_all(root.join("bin"))?;
+        for program in programs {
+            install_program(program, &root)?;
+        }
+        let top = place.with_extension("top");
+        pack(&self.busybox(), &root, &top)?;
+        fs::remove_dir_all(&root)?;
+        // Each archive begins at a multiple of four bytes.
+        let mut whole = fs::read(&self.initrd)?;
+        whole.resize(whole.len().next_multiple_of(4), 0);
+        whole.extend(fs::read(&top)?);
+        fs::remove_file(top)?;
+        Ok(fs::write(place, whole)?)
+    }
+
+    fn busybox(&self) -> PathBuf {
+        self.initrd.with_file_name("busybox")
     }
 }
 
@@ -91,8 +119,9 @@ fn build_guest(place: &Path) -> Result<()> {
     }
     install_modules(&packages.join("lib/modules"), &root.join("modules"))?;
     install_busybox(&busybox, &root.join("bin"))?;
+    fs::copy(&busybox, place.join("busybox"))?;
     for program in PROGRAMS {
-        install_program(program, &root)?;
+        install_program(&locate(program)?, &root)?;
     }
     let init = root.join("init");
     fs::write(&init, INIT)?;
@@ -112,13 +141,24 @@ fn install_busybox(busybox: &Path, bin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies a program of this machine and, at their own paths, the libraries that ldd names.
-fn install_program(program: &str, root: &Path) -> Result<()> {
+/// Where this machine has a program.
+fn locate(program: &str) -> Result<PathBuf> {
     let script = format!("PATH=$PATH:/sbin:/usr/sbin command -v {program}");
     let found = output(Command::new("sh").args(["-c", &script]))
         .with_context(|| format!("this machine has no {program}: install it"))?;
-    fs::copy(found.trim(), root.join("bin").join(program))?;
-    let listed = output(Command::new("ldd").arg(found.trim()))?;
+    Ok(found.trim().into())
+}
+
+/// Copies a program and, at their own paths, the libraries that ldd names.
+fn install_program(program: &Path, root: &Path) -> Result<()> {
+    let name = program.file_name().context("a program has no name")?;
+    let target = root.join("bin").join(name);
+    let strip = Command::new("strip").arg("-o").arg(&target).arg(program).output();
+    if !strip.is_ok_and(|done| done.status.success()) {
+        // Only larger with what debuggers want.
+        fs::copy(program, &target)?;
+    }
+    let listed = output(Command::new("ldd").arg(program))?;
     let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
     for library in libraries {
         let target = root.join(library.trim_start_matches('/'));

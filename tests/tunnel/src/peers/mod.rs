@@ -23,7 +23,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub use debian::Unpacked;
 pub use machine::Machine;
-pub use ours::slice_gateway;
+pub use ours::{beside_tests, slice_gateway};
 pub use sources::{boringtun, gotatun, nebula, openvpn, wireguard_go, wireguard_go_debian};
 
 /// A program and what it needs to be started.

@@ -42,3 +42,14 @@ fn locate() -> Result<PathBuf> {
     ensure!(path.is_file(), "cargo built no {}", path.display());
     Ok(path)
 }
+
+/// A program of this package, which cargo builds along with its tests.
+///
+/// # Errors
+/// When it is not where cargo puts it.
+pub fn beside_tests(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe()?;
+    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    let found = found.filter(|path| path.is_file()).last();
+    found.ok_or_else(|| anyhow!("no {name} beside {}", own.display()))
+}

@@ -4,9 +4,13 @@
 //!
 //! Topology "two ends and a router": see `slicewire_tunnel_tests::lab`. Needs root.
 
+mod control;
+mod guests;
 mod hostile;
 mod long;
+mod offloads;
 mod scenarios;
+mod standalone;
 
 use slicewire_tunnel_tests::device::Implementation::{
     self, Boringtun, Gotatun, Kernel, Ours, WireguardGo, WireguardGoDebian,
@@ -64,6 +68,14 @@ mod ours_with_ours_and_empty_datagrams {
 
 mod ours_with_gotatun_and_empty_datagrams {
     tests! { Ours, Gotatun: hostile::empty_datagrams }
+}
+
+mod ours_with_ours_and_strangers {
+    tests! { Ours, Ours: hostile::flood_beside_traffic }
+}
+
+mod ours_with_wireguard_go_and_garbage {
+    tests! { Ours, WireguardGo: hostile::garbage_inside }
 }
 
 /// Scenarios for pairs with a guest: each boots an emulated machine, so they are fewer.

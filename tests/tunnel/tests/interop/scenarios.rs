@@ -16,7 +16,7 @@ use slicewire_tunnel_tests::{
         socket,
     },
     relay::Faults,
-    traffic::{Pings, transfer},
+    traffic::Pings,
 };
 
 const SIDES: [Side; 2] = [Left, Right];
@@ -25,8 +25,8 @@ const SIDES: [Side; 2] = [Left, Right];
 const FAMILIES: [Family; 2] = [V6, V4];
 /// The tunnel's usual MTU.
 const MTU: u32 = 1420;
-/// Seconds a first handshake may take: one attempt, and one more after the protocol's 5 s.
-const FIRST: u32 = 8;
+/// Seconds a first handshake may take: one attempt, and two more after the protocol's 5 s each.
+const FIRST: u32 = 15;
 
 /// Only the initiator knows an endpoint; the other learns it.
 pub(crate) fn handshake_from_either_side(
@@ -131,14 +131,16 @@ fn keepalive(lab: &Lab) -> Result<()> {
         lab.set_anew(side, &Peer { keepalive: Some(1), ..lab.relayed_peer_of(side) })?;
         let mut waited = 0;
         while relay.keepalives()[index] == 0 {
-            ensure!(waited < 80, "no keepalive from {side:?} in 8 s\n{}", lab.describe());
+            ensure!(waited < 200, "no keepalive from {side:?} in 20 s\n{}", lab.describe());
             thread::sleep(Duration::from_millis(100));
             waited += 1;
         }
-        let before = relay.keepalives()[index];
+        let (before, started) = (relay.keepalives()[index], Instant::now());
         thread::sleep(Duration::from_millis(4500));
-        let sent = relay.keepalives()[index] - before;
-        ensure!((3..=5).contains(&sent), "{side:?} sent {sent} keepalives in 4.5 s, one a second");
+        let (sent, time) = (relay.keepalives()[index] - before, started.elapsed());
+        // One is due each second; a busy machine may make some late, but none early.
+        let due = 2..=time.as_secs() + 1;
+        ensure!(due.contains(&sent), "{side:?} sent {sent} keepalives in {time:?}, one a second");
         lab.part()?;
     }
     Ok(())
@@ -152,24 +154,32 @@ pub(crate) fn either_side_roams(left: Implementation, right: Implementation) -> 
 fn roaming(lab: &Lab, left: Implementation, right: Implementation) -> Result<()> {
     for (side, implementation) in SIDES.into_iter().zip([left, right]) {
         let end = lab.end(side);
+        let listen = |port| {
+            end.host.sh(&format!("wg set {} listen-port {port}", end.device.name())).map(drop)
+        };
         lab.introduce(side, V4)?;
         lab.establish(side, V4, FIRST)?;
-        end.host.sh(&format!("wg set {} listen-port {}", end.device.name(), PORT + 7))?;
-        follow(lab, side, &socket(&side.outer(V4, 2), PORT + 7))?;
+        let port = if implementation.changes_port() { PORT + 7 } else { PORT };
+        if port != PORT {
+            listen(port)?;
+            follow(lab, side, &socket(&side.outer(V4, 2), port))?;
+        }
         let number = if implementation.moves() { 3 } else { 2 };
         let (old, new) = (side.outer(V4, 2), side.outer(V4, number));
         let (gateway, uplink) = (side.outer(V4, 1), end.uplink);
-        end.host.sh(&format!(
-            "ip addr del {old}/24 dev {uplink}; ip addr add {new}/24 dev {uplink};
-             ip route replace default via {gateway}"
-        ))?;
-        follow(lab, side, &socket(&new, PORT + 7))?;
+        let move_to = |from: &str, to: &str| {
+            end.host.sh(&format!(
+                "ip addr del {from}/24 dev {uplink}; ip addr add {to}/24 dev {uplink};
+                 ip route replace default via {gateway}"
+            ))
+        };
+        move_to(&old, &new)?;
+        follow(lab, side, &socket(&new, port))?;
         lab.part()?;
-        end.host.sh(&format!(
-            "wg set {} listen-port {PORT}; ip addr del {new}/24 dev {uplink};
-             ip addr add {old}/24 dev {uplink}; ip route replace default via {gateway}",
-            end.device.name()
-        ))?;
+        move_to(&new, &old)?;
+        if port != PORT {
+            listen(PORT)?;
+        }
     }
     Ok(())
 }
@@ -197,7 +207,7 @@ fn set_anew(lab: &Lab) -> Result<()> {
         lab.introduce(side, V4)?;
         lab.establish(side, V4, FIRST)?;
         let (answers, away) = thread::scope(|scope| -> Result<_> {
-            let traffic = scope.spawn(|| lab.ping(side, V4, Pings::many(400, 10)));
+            let traffic = scope.spawn(|| lab.ping(side, V4, Pings::many(400, 10).regardless()));
             let mut away = Duration::ZERO;
             for _ in 0..2 {
                 thread::sleep(Duration::from_millis(1000));
@@ -225,11 +235,8 @@ pub(crate) fn mtu_1280_to_9000(left: Implementation, right: Implementation) -> R
         lab.introduce(Left, V4)?;
         lab.establish(Left, V4, FIRST)?;
         full_packets(&lab, mtu)?;
-        let (Some(from), Some(to)) = (lab.left.host.namespace(), lab.right.host.namespace()) else {
-            continue;
-        };
         for family in FAMILIES {
-            transfer(from, to, socket(&Right.inner(family), 5000).parse()?, 1 << 20)?;
+            lab.transfer(family, 1 << 20)?;
         }
     }
     Ok(())
@@ -239,7 +246,7 @@ fn full_packets(lab: &Lab, mtu: u32) -> Result<()> {
     for side in SIDES {
         for (family, headers) in [(V4, 28), (V6, 48)] {
             for size in [mtu - headers, mtu - headers - 1, 1, 0] {
-                lossless(lab, side, family, Pings { size, ..Pings::many(20, 10) })?;
+                lossless(lab, side, family, Pings::many(20, 10).sized(size))?;
             }
         }
     }
@@ -271,17 +278,10 @@ pub(crate) fn a_good_network_and_a_guest(
     Ok(())
 }
 
-/// Every ping is answered exactly once. A process that is not run for a while by a busy machine
-/// overflows its socket: a series with losses gets two more chances. What a tunnel itself loses it
-/// loses again; a duplicate is never excused.
+/// Every ping is answered exactly once. So few are on their way at a time that no queue overflows
+/// when a busy machine does not run somebody for a while: there is no excuse for a loss.
 pub(crate) fn lossless(lab: &Lab, side: Side, family: Family, pings: Pings) -> Result<()> {
-    let mut answers = lab.ping(side, family, pings)?;
-    for _ in 0..2 {
-        if answers.received == answers.sent || answers.duplicates > 0 {
-            break;
-        }
-        answers = lab.ping(side, family, pings)?;
-    }
+    let answers = lab.ping(side, family, pings)?;
     let perfect = answers.received == answers.sent && answers.duplicates == 0;
     ensure!(perfect, "from {side:?} over {family:?}: {pings:?} → {answers:?}\n{}", lab.describe());
     Ok(())

@@ -44,9 +44,6 @@ pub(crate) const ALL: [Candidate; 9] = [
     Candidate::Plain,
 ];
 
-/// Those of a quick run.
-pub(crate) const QUICK: [Candidate; 4] = [ALL[0], ALL[1], ALL[3], ALL[4]];
-
 /// A running candidate; dropping it ends it.
 pub(crate) struct Running {
     devices: Vec<Device>,
@@ -83,15 +80,17 @@ impl Candidate {
                 Implementation::WireguardGo => peers::wireguard_go(),
                 Implementation::WireguardGoDebian => peers::wireguard_go_debian(),
                 Implementation::Boringtun => peers::boringtun(),
-                Implementation::Gotatun | Implementation::Kernel => peers::gotatun(),
+                Implementation::Gotatun => peers::gotatun(),
+                Implementation::Kernel | Implementation::OursInGuest => {
+                    anyhow::bail!("guests are not measured")
+                }
             }
             .map(drop),
         }
     }
 
-    /// Starts it on both gateways with `peers` peers configured (WireGuard only) and waits until
-    /// the clients reach each other.
-    pub(crate) fn start(self, net: &Net, peers: usize) -> Result<Running> {
+    /// Starts it on both gateways and waits until the clients reach each other.
+    pub(crate) fn start(self, net: &Net) -> Result<Running> {
         let directory = std::env::temp_dir().join(format!(
             "slicewire-bench-{}-{}",
             std::process::id(),
@@ -103,7 +102,7 @@ impl Candidate {
         match self {
             Self::Plain => net.route_into(["wan0", "wan0"], Some(GATEWAYS))?,
             Self::Vxlan => vxlan(net)?,
-            Self::WireGuard(implementation) => running.wireguard(implementation, net, peers)?,
+            Self::WireGuard(implementation) => running.wireguard(implementation, net)?,
             Self::OpenVpn => running.openvpn(net)?,
             Self::Nebula => running.nebula(net)?,
         }
@@ -119,14 +118,27 @@ impl Running {
         devices.chain(self.daemons.iter().map(Daemon::pid)).collect()
     }
 
+    /// Configures more peers on both gateways, never heard of, by one `wg` call each.
+    pub(crate) fn add_strangers(&self, net: &Net, count: usize) -> Result<()> {
+        for (device, host) in self.devices.iter().zip(&net.gateways) {
+            let mut arguments = String::new();
+            for number in 0..count {
+                let (key, high, low) = (KeyPair::generate().public(), number / 250, number % 250);
+                arguments += &format!(" peer {key} allowed-ips 10.90.{high}.{low}/32");
+            }
+            host.sh(&format!("wg set {}{arguments}", device.name()))?;
+        }
+        Ok(())
+    }
+
     fn log(&self) -> String {
         let devices = self.devices.iter().map(Device::log);
         devices.chain(self.daemons.iter().map(Daemon::log_tail)).collect::<Vec<_>>().join("\n")
     }
 
-    fn wireguard(&mut self, implementation: Implementation, net: &Net, peers: usize) -> Result<()> {
+    fn wireguard(&mut self, implementation: Implementation, net: &Net) -> Result<()> {
         let keys = [KeyPair::generate(), KeyPair::generate()];
-        let settings = Settings { port: PORT, mtu: MTU, roams: false };
+        let settings = Settings { roams: false, ..Settings::new(PORT, MTU) };
         for (side, host) in net.gateways.iter().enumerate() {
             let device = Device::start(implementation, host, &keys[side], settings)?;
             let other = 1 - side;
@@ -136,7 +148,6 @@ impl Running {
                 allowed: vec![SITES[other].to_owned()],
                 ..Peer::default()
             };
-            strangers(&device, host, peers.saturating_sub(1))?;
             device.set_peer(host, &peer)?;
             self.devices.push(device);
         }
@@ -230,19 +241,6 @@ impl Drop for Running {
         self.daemons.clear();
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-/// Peers that are configured and never heard of, by one `wg` call.
-fn strangers(device: &Device, host: &Host, count: usize) -> Result<()> {
-    let mut arguments = String::new();
-    for number in 0..count {
-        let (key, high, low) = (KeyPair::generate().public(), number / 250, number % 250);
-        arguments += &format!(" peer {key} allowed-ips 10.90.{high}.{low}/32");
-    }
-    if !arguments.is_empty() {
-        host.sh(&format!("wg set {}{arguments}", device.name()))?;
-    }
-    Ok(())
 }
 
 fn vxlan(net: &Net) -> Result<()> {

@@ -7,7 +7,7 @@ use slicewire_tunnel_tests::device::Implementation;
 
 use crate::{
     candidates::Candidate,
-    measure::{MANY_PEERS, Metric, PEAK, Plan, UNDER_FLOOD, UNDISTURBED},
+    plan::{CLOSED_PORT, MANY_PEERS, Metric, PEAK, Part, Plan, UNDER_FLOOD, UNDISTURBED},
 };
 
 /// Name of ours.
@@ -28,7 +28,7 @@ const DISTURBED: f64 = 25.0;
 pub(crate) fn overview(
     runs: &Runs,
     candidates: &[Candidate],
-    plan: Plan,
+    plan: &Plan,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let names = candidates.iter().map(|candidate| candidate.name());
@@ -45,24 +45,24 @@ pub(crate) fn overview(
     writeln!(out, "{FOREIGN}: {:.0} % of {MACHINE}\n", foreign(runs))
 }
 
-/// Ours against everyone, with the goals.
-pub(crate) fn report(runs: &Runs, candidates: &[Candidate], plan: Plan) -> Report {
-    let mut report = Report::new("tunnel");
+/// Ours against everyone, with the goals. Only a complete run is the report `tunnel`.
+pub(crate) fn report(complete: bool, runs: &Runs, candidates: &[Candidate], plan: &Plan) -> Report {
+    let mut report = Report::new(if complete { "tunnel" } else { "tunnel-partial" });
     for candidate in candidates.iter().filter(|candidate| candidate.name() != OURS) {
         for Metric { what, unit, better } in plan.metrics(*candidate) {
             let goal = goal(&what, *candidate);
             report.compare(runs, &what, unit, better, OURS, candidate.name(), goal);
         }
     }
-    report.limit(runs, PEAK, "MB", Better::Lower, OURS, MEMORY);
-    if plan.full {
-        let go = Candidate::WireGuard(Implementation::WireguardGo);
-        let higher = Better::Higher;
-        report.compare(runs, MANY_PEERS, "Gbit/s", higher, OURS, UNDISTURBED, Some(WITH_MANY));
-        report.compare(runs, UNDER_FLOOD, "Gbit/s", higher, OURS, UNDISTURBED, Some(WITH_FLOOD));
-        if candidates.contains(&go) {
-            report.compare(runs, MANY_PEERS, "Gbit/s", higher, OURS, go.name(), Some(1.5));
-        }
+    let (higher, unit) = (Better::Higher, "Gbit/s");
+    if plan.has(Part::Tcp) {
+        report.limit(runs, PEAK, "MB", Better::Lower, OURS, MEMORY);
+    }
+    if plan.has(Part::Peers) {
+        report.compare(runs, MANY_PEERS, unit, higher, OURS, UNDISTURBED, Some(WITH_MANY));
+    }
+    if plan.has(Part::Flood) {
+        report.compare(runs, UNDER_FLOOD, unit, higher, OURS, CLOSED_PORT, Some(WITH_FLOOD));
     }
     report.failures(runs);
     if foreign(runs) > DISTURBED {
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn every_goal_is_attached_to_a_figure() {
         let go = Candidate::WireGuard(Implementation::WireguardGo);
-        let plan = Plan { full: true, seconds: 3 };
+        let plan = Plan::new(&[], 3);
         let goals: Vec<(String, Option<f64>)> = plan
             .metrics(go)
             .into_iter()
@@ -114,6 +114,8 @@ mod tests {
         let of = |what: &str| goals.iter().find(|(name, _)| name == what).unwrap().1;
         assert_eq!(of("veth TCP 1 stream"), Some(1.5));
         assert_eq!(of("wire TCP 4 streams"), Some(1.5));
+        assert_eq!(of("wire TCP 32 streams"), Some(1.5));
+        assert_eq!(of(MANY_PEERS), Some(1.5));
         assert_eq!(of("small packets 200 B"), Some(2.4));
         assert_eq!(of("RTT saturated p99"), Some(1.0));
         assert!(of("veth CPU of the gateways").unwrap() > 1.5);

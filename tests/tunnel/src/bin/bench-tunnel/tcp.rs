@@ -1,6 +1,11 @@
 //! TCP through the tunnel, by iperf3.
 
-use std::{process::Command, thread, time::Duration};
+use std::{
+    io::{self, Write},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -22,8 +27,16 @@ pub(crate) struct Tcp {
     pub(crate) used: Used,
 }
 
-/// Sends over `streams` connections for `seconds` from the first client to the second.
+/// Sends over `streams` connections for `seconds` from the first client to the second. What hung
+/// is no measurement, and is tried once more.
 pub(crate) fn tcp(net: &Net, streams: u32, seconds: u32, pids: &[u32]) -> Result<Tcp> {
+    attempt(net, streams, seconds, pids).or_else(|error| {
+        writeln!(io::stderr(), "once more, because {error:#}")?;
+        attempt(net, streams, seconds, pids)
+    })
+}
+
+fn attempt(net: &Net, streams: u32, seconds: u32, pids: &[u32]) -> Result<Tcp> {
     let (_server, mut command) = prepare(net, seconds)?;
     command.args(["-P", &streams.to_string()]);
     let before = Used::now(pids)?;
@@ -72,7 +85,8 @@ fn prepare(net: &Net, seconds: u32) -> Result<(Daemon, Command)> {
         far.sh("ss -Hltn sport = :5201 | grep -q .").is_ok()
     })?;
     let mut command = near.command("timeout")?;
-    command.args([&(seconds + 15).to_string(), "iperf3", "-c", FAR, "-J", "-t"]);
+    // Asked to end, iperf3 may wait for the other side for ever.
+    command.args(["--signal=KILL", &(seconds + 15).to_string(), "iperf3", "-c", FAR, "-J", "-t"]);
     command.arg(seconds.to_string());
     Ok((server, command))
 }

@@ -1,0 +1,10 @@
+//! Carries out the plan for a slice's policies.
+
+use crate::hub::Hub;
+use crate::kubernetes::change::Steps;
+use crate::kubernetes::write::Outcome;
+
+/// Carries out the steps.
+pub(super) async fn apply(hub: &Hub, steps: Steps) -> Outcome {
+    hub.writer.run(steps, |object| hub.caches.note(object)).await
+}

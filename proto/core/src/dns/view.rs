@@ -1,0 +1,225 @@
+//! What a node knows of services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::name::SliceName;
+use crate::service::balance::Here;
+use crate::service::model::{Endpoint, Import, Kind, Port, Protocol, ServiceName};
+use crate::service::spec::is_label;
+
+/// A service as it is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// It is exported: it has a name below `clusterset.local`, too.
+    pub exported: bool,
+    /// How it is reached.
+    pub kind: Kind,
+    /// Its virtual addresses; none when it is headless.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<Port>,
+    /// The pods a client may use, of a headless service; in the order of their clusters and names.
+    pub hosts: Vec<Host>,
+}
+
+/// A pod with a name below its service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Host {
+    /// Its cluster: a DNS label.
+    pub cluster: String,
+    /// Its own name: a DNS label.
+    pub name: String,
+    /// Its slice addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The numbers of the service's ports on it.
+    pub ports: BTreeMap<(Protocol, String), u16>,
+    /// It is in the client's cluster.
+    pub near: bool,
+    /// How often it comes first among those as near as it; never 0.
+    pub weight: u16,
+}
+
+impl Service {
+    /// A service as it is named on a node: of a headless one's endpoints, those that are ready, in
+    /// clusters that the node can reach.
+    pub fn of(
+        import: &Import,
+        exported: bool,
+        addresses: &[IpAddr],
+        endpoints: &BTreeMap<crate::name::ClusterName, Vec<Endpoint>>,
+        here: Here<'_>,
+    ) -> Self {
+        let mut hosts = Vec::new();
+        let listed = endpoints.iter().filter(|_| import.kind == Kind::Headless);
+        for (cluster, all) in listed.filter(|(cluster, _)| import.clusters.contains(*cluster)) {
+            let weight = here.weight(cluster);
+            for endpoint in all.iter().filter(|e| e.ready && weight > 0) {
+                let Some(name) = endpoint.host().filter(|name| is_label(name)) else { continue };
+                hosts.push(Host {
+                    cluster: cluster.to_string(),
+                    name,
+                    addresses: endpoint.addresses.clone(),
+                    ports: endpoint.ports.clone(),
+                    near: cluster == here.cluster,
+                    weight,
+                });
+            }
+        }
+        hosts.sort();
+        let virtual_ones = import.kind == Kind::ClusterSetIp;
+        let addresses = addresses.iter().copied().filter(|_| virtual_ones).collect();
+        Self { exported, kind: import.kind, addresses, ports: import.ports.clone(), hosts }
+    }
+
+    fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().chain(self.hosts.iter().flat_map(|h| &h.addresses)).copied()
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Slice {
+    prefixes: Vec<IpNet>,
+    /// By namespace, then by name.
+    services: BTreeMap<String, BTreeMap<String, Service>>,
+}
+
+/// Everything a node can answer from. Changes are made one by one and cost what changes.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    slices: BTreeMap<SliceName, Slice>,
+    owners: BTreeMap<IpAddr, BTreeSet<(SliceName, ServiceName)>>,
+    servers: Vec<IpAddr>,
+    serial: u32,
+}
+
+impl View {
+    /// Where this node's DNS server can be reached: the addresses of `ns.dns.<zone>`.
+    pub fn set_servers(&mut self, servers: Vec<IpAddr>) {
+        self.servers = servers;
+        self.serial = self.serial.wrapping_add(1);
+    }
+
+    /// Adds a slice, or changes its prefixes; the services it has stay.
+    pub fn set_slice(&mut self, slice: &SliceName, prefixes: &[IpNet]) {
+        self.slices.entry(slice.clone()).or_default().prefixes = prefixes.to_vec();
+        self.serial = self.serial.wrapping_add(1);
+    }
+
+    /// Forgets a slice and its services.
+    pub fn remove_slice(&mut self, slice: &SliceName) {
+        let Some(gone) = self.slices.remove(slice) else { return };
+        for (namespace, services) in &gone.services {
+            for (name, service) in services {
+                self.disown(slice, &ServiceName::new(namespace, name), service);
+            }
+        }
+        self.serial = self.serial.wrapping_add(1);
+    }
+
+    /// Adds or changes a service of a slice, or removes it. Slices that are not there have none.
+    pub fn set(&mut self, slice: &SliceName, name: &ServiceName, service: Option<Service>) {
+        let Some(entry) = self.slices.get_mut(slice) else { return };
+        let services = entry.services.entry(name.namespace.clone()).or_default();
+        let old = match &service {
+            Some(new) => services.insert(name.name.clone(), new.clone()),
+            None => services.remove(&name.name),
+        };
+        if services.is_empty() {
+            entry.services.remove(&name.namespace);
+        }
+        if let Some(old) = &old {
+            self.disown(slice, name, old);
+        }
+        for address in service.iter().flat_map(Service::all_addresses) {
+            let owner = (slice.clone(), name.clone());
+            self.owners.entry(address).or_default().insert(owner);
+        }
+        if old != service {
+            self.serial = self.serial.wrapping_add(1);
+        }
+    }
+
+    fn disown(&mut self, slice: &SliceName, name: &ServiceName, service: &Service) {
+        let owner = (slice.clone(), name.clone());
+        for address in service.all_addresses() {
+            if let Some(owners) = self.owners.get_mut(&address) {
+                owners.remove(&owner);
+                if owners.is_empty() {
+                    self.owners.remove(&address);
+                }
+            }
+        }
+    }
+
+    /// Changes with every change of anything: the serial of the zones.
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    pub(super) fn servers(&self) -> &[IpAddr] {
+        &self.servers
+    }
+
+    /// The slices of a scope, with a service of this name.
+    pub(super) fn find<'v>(
+        &'v self,
+        scope: Scope<'v>,
+        namespace: &str,
+        name: &str,
+    ) -> Vec<&'v Service> {
+        let of = |slice: &'v Slice| slice.services.get(namespace)?.get(name);
+        self.scope(scope).filter_map(of).filter(|s| s.exported || !scope.exported).collect()
+    }
+
+    /// Whether a namespace has a service in a scope.
+    pub(super) fn has_namespace(&self, scope: Scope<'_>, namespace: &str) -> bool {
+        self.scope(scope).any(|slice| {
+            let services = slice.services.get(namespace).into_iter().flat_map(BTreeMap::values);
+            services.into_iter().any(|s| s.exported || !scope.exported)
+        })
+    }
+
+    pub(super) fn has_slice(&self, scope: Scope<'_>) -> bool {
+        self.scope(scope).next().is_some()
+    }
+
+    fn scope<'v>(&'v self, scope: Scope<'v>) -> impl Iterator<Item = &'v Slice> {
+        let member = move |slice: &SliceName| scope.slices.is_none_or(|s| s.contains(slice));
+        let named = move |slice: &SliceName| scope.slice.is_none_or(|s| s == slice.as_str());
+        self.slices.iter().filter(move |(n, _)| member(n) && named(n)).map(|(_, slice)| slice)
+    }
+
+    /// The longest prefix of any slice that holds all of `net`.
+    pub(super) fn prefix_of(&self, net: &IpNet) -> Option<IpNet> {
+        let all = self.slices.values().flat_map(|s| &s.prefixes);
+        all.copied().filter(|p| p.contains(net)).max_by_key(IpNet::prefix_len)
+    }
+
+    /// Whose address it is: the first service by slice and name, among the asker's slices.
+    pub(super) fn owner(
+        &self,
+        address: &IpAddr,
+        slices: Option<&BTreeSet<SliceName>>,
+    ) -> Option<(&SliceName, &ServiceName, &Service)> {
+        let member = |slice: &SliceName| slices.is_none_or(|s| s.contains(slice));
+        let mut owners = self.owners.get(address)?.iter().filter(|(slice, _)| member(slice));
+        owners.find_map(|(slice, name)| {
+            let services = self.slices.get(slice)?.services.get(&name.namespace)?;
+            Some((slice, name, services.get(&name.name)?))
+        })
+    }
+}
+
+/// Which services a name can mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scope<'a> {
+    /// The asker's slices; `None` when nobody knows who asks: all.
+    pub(super) slices: Option<&'a BTreeSet<SliceName>>,
+    /// The slice that the name names.
+    pub(super) slice: Option<&'a str>,
+    /// Only services that are exported.
+    pub(super) exported: bool,
+}

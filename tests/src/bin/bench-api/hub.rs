@@ -1,0 +1,136 @@
+//! The hub controller, as a process of its own with its own account's rights.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use slicewire_testbed::Testbed;
+use slicewire_tests::portal::Portal;
+
+const API: &str = "127.0.0.1:29443";
+const ADMIN: &str = "127.0.0.1:28080";
+const WEBHOOK: &str = "127.0.0.1:28443";
+
+/// What the hub needs to run.
+pub(crate) struct Place {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    log: PathBuf,
+}
+
+/// A running hub.
+pub(crate) struct Hub {
+    child: Child,
+    /// The way to its API.
+    pub(crate) portal: Portal,
+}
+
+/// Puts CRDs, the hub's account and its rights into the API server.
+pub(crate) fn prepare(testbed: &Testbed, root: &Path) -> Result<Place> {
+    let program = root.join("target/release/controller");
+    ensure!(program.is_file(), "{} is missing: run `make bench-api`", program.display());
+    let manifests = fs::read_to_string(root.join("deploy/rendered/hub.yaml"))?;
+    let left_out = ["Deployment", "ValidatingWebhookConfiguration", "PodDisruptionBudget"];
+    let kept = manifests.split("\n---\n").filter(|document| {
+        !left_out.iter().any(|kind| document.lines().any(|l| l == format!("kind: {kind}")))
+    });
+    let kept: Vec<&str> = kept.collect();
+    let folder = testbed.kubeconfig("hub").parent().context("no folder")?.to_owned();
+    let file = folder.join("bench-hub.yaml");
+    fs::write(&file, kept.join("\n---\n"))?;
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", &file.display().to_string()];
+    testbed.kubectl("hub", &apply)?;
+    let account = ["-n", "slicewire-system", "create", "token", "slicewire-hub", "--duration=6h"];
+    let token = testbed.kubectl("hub", &account)?;
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(testbed.kubeconfig("hub"))?)?;
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let kubeconfig = folder.join("bench-hub.kubeconfig");
+    fs::write(&kubeconfig, config.to_string())?;
+    Ok(Place { program, kubeconfig, log: folder.join("bench-hub.log") })
+}
+
+impl Hub {
+    /// Starts it and waits until it is ready.
+    pub(crate) fn start(testbed: &Testbed, place: &Place, unlimited: bool) -> Result<Self> {
+        let log = File::create(&place.log)?;
+        let mut command = Command::new(&place.program);
+        command
+            .arg("hub")
+            .env("KUBECONFIG", &place.kubeconfig)
+            .env("MALLOC_ARENA_MAX", "2")
+            .env("API_ADDRESS", API)
+            .env("ADMIN_ADDRESS", ADMIN)
+            .env("WEBHOOK_ADDRESS", WEBHOOK)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        if unlimited {
+            command.env("API_CALLS", "1000000").env("API_CALLS_OF_A_METHOD", "1000000");
+        }
+        let child = command.spawn()?;
+        // Kills the child when the rest fails.
+        let mut hub = Self { child, portal: Portal::new(API.to_owned(), String::new())? };
+        wait("the hub is ready", 60, || {
+            let said =
+                Command::new("curl").args(["-sf", &format!("http://{ADMIN}/readyz")]).output()?;
+            Ok(said.status.success())
+        })
+        .with_context(|| format!("see {}", place.log.display()))?;
+        let secret =
+            ["-n", "slicewire-system", "get", "secret", "slicewire-hub-webhook", "-o", "json"];
+        let secret: Value = serde_json::from_str(&testbed.kubectl("hub", &secret)?)?;
+        let authority = secret["data"]["ca.crt"].as_str().context("no authority")?;
+        let authority = String::from_utf8(STANDARD.decode(authority)?)?;
+        hub.portal = Portal::new(API.to_owned(), authority)?;
+        Ok(hub)
+    }
+
+    /// Its resident size in MB.
+    pub(crate) fn resident(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let units: f64 = line.trim().strip_suffix("kB").context("no unit")?.trim().parse()?;
+        Ok(units * 1024.0 / 1e6)
+    }
+
+    /// Waits until it has nothing more to do: until it uses less than a tenth of a processor.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let used = || -> Result<f64> {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+            let behind = stat.rsplit_once(") ").context("no stat")?.1;
+            let fields: Vec<f64> = behind.split(' ').filter_map(|f| f.parse().ok()).collect();
+            // utime and stime, in hundredths of a second; the state, which is no number, is left out.
+            Ok((fields.get(10).context("no utime")? + fields.get(11).context("no stime")?) / 100.0)
+        };
+        wait("the hub has settled", 600, || {
+            let before = used()?;
+            thread::sleep(Duration::from_secs(3));
+            Ok(used()? - before < 0.3)
+        })
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Polls until it is so.
+pub(crate) fn wait(what: &str, seconds: u64, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while !so()? {
+        if Instant::now() > end {
+            bail!("waited {seconds} s in vain: {what}");
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}

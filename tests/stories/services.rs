@@ -1,0 +1,213 @@
+//! Services by name, across clusters.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use slicewire_testbed::moments::{outcomes, requests, uptime};
+use slicewire_tests::world::{WORKERS, World, not_yet};
+
+const CLIENT: (&str, &str, &str) = ("east", "shop", "web");
+const URL: &str = "http://api.shop.svc.clusterset.local/";
+/// How long after its end an endpoint may still be tried, on a machine that is busy with everything
+/// else at the same time.
+const SWITCH: f64 = 3.0;
+
+/// An export used by name from the other cluster, an endpoint killed while requests run, and the
+/// export's end.
+pub(crate) fn services(world: &mut World) -> Result<String> {
+    for pod in ["api-a", "api-b"] {
+        world.pod("west", "shop", pod, None)?;
+        world.k("west", &format!("-n shop label pod {pod} tier=api"))?;
+        world.addresses("west", "shop", pod, "blue")?;
+    }
+    let port = r#""ports": [{"name": "http", "port": 80, "targetPort": 8080}]"#;
+    world.apply("west", &service("api", port))?;
+    let first = exported(world)?;
+    let seen = used(world)?;
+    let switch = killed(world)?;
+    let end = unexported(world)?;
+    world.k("west", "-n shop delete pod api-b --now")?;
+    world.k("west", "-n shop delete service api")?;
+    Ok(format!(
+        "used by name {:.0} ms after kubectl began to export it, the server saw {}; an endpoint killed: {switch}; \
+         name gone {:.0} ms after kubectl began to delete the export",
+        first * 1e3,
+        seen.trim(),
+        end * 1e3
+    ))
+}
+
+/// Seconds from the beginning of the export to the first answer.
+fn exported(world: &World) -> Result<f64> {
+    let line = format!("until curl -s -m 1 -o /dev/null {URL}; do sleep 0.02; done");
+    let used = Waiting::start(world, &line)?;
+    std::thread::sleep(Duration::from_secs(1));
+    let exported = uptime()?;
+    world.apply("west", EXPORT)?;
+    Ok(used.ended()? - exported)
+}
+
+/// What the server saw of its client: the slice address.
+fn used(world: &World) -> Result<String> {
+    let own = world.addresses("east", "shop", "web", "blue")?;
+    let seen = curl(world, URL)?;
+    let is_own = own.iter().any(|a| seen.contains(&a.to_string()));
+    ensure!(is_own, "the server saw {seen}, not {own:?}");
+    for name in ["api.shop.svc.slice.local", "api.shop.svc.blue.slice.local"] {
+        curl(world, &format!("http://{name}/"))?;
+    }
+    for cluster in WORKERS {
+        let kubeconfig = world.kubeconfig(cluster);
+        let (code, said) = world.slicectl_ended(&["dns", "--kubeconfig", &kubeconfig])?;
+        ensure!(code == Some(0) && said.contains("CoreDNS: asks the nodes"), "{cluster}: {said}");
+    }
+    conditions(world, "api", "Ready", "True", "Exported")?;
+    imported(world)?;
+    Ok(seen)
+}
+
+/// Requests go on while one of two endpoints ends; how many failed.
+fn killed(world: &World) -> Result<String> {
+    let requests = Requests::start(world, 14)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let killed = uptime()?;
+    world.k("west", "-n shop delete pod api-a --now")?;
+    let results = requests.results()?;
+    let failed: Vec<f64> = results.iter().filter(|(_, ok)| !ok).map(|(at, _)| *at).collect();
+    let after = results.iter().filter(|(at, _)| *at > killed + SWITCH).count();
+    ensure!(after > 20, "there were {after} requests after the switch: {results:?}");
+    ensure!(
+        failed.iter().all(|at| (killed..killed + SWITCH).contains(at)),
+        "requests failed at {failed:?}; the endpoint ended at {killed}"
+    );
+    let last = failed.iter().copied().fold(killed, f64::max) - killed;
+    Ok(format!(
+        "{} of {} requests failed, the last {:.0} ms after kubectl began",
+        failed.len(),
+        results.len(),
+        last * 1e3
+    ))
+}
+
+/// Seconds from the beginning of the export's deletion until there is no such name.
+fn unexported(world: &World) -> Result<f64> {
+    let try_once = format!("curl -s -m 1 -o /dev/null {URL}; [ $? = 6 ] && break");
+    let gone = Waiting::start(world, &format!("while true; do {try_once}; sleep 0.02; done"))?;
+    std::thread::sleep(Duration::from_secs(1));
+    let deleted = uptime()?;
+    world.k("west", "-n shop delete serviceexport api --wait=false")?;
+    let end = gone.ended()? - deleted;
+    ensure!(end < 5.0, "the name was still there after {end:.1} s");
+    for cluster in WORKERS {
+        World::wait("the import is gone", 10, || {
+            let left =
+                world.k(cluster, "-n shop get serviceimport api --ignore-not-found -o name")?;
+            if left.trim().is_empty() { Ok(()) } else { not_yet(left) }
+        })?;
+    }
+    Ok(end)
+}
+
+/// What is wrong with an export is said in it.
+pub(crate) fn export_refusals(world: &mut World) -> Result<String> {
+    for name in ["nothing", "outside", "lonely"] {
+        let export = EXPORT.replace("\"api\"", &format!("{name:?}"));
+        world.apply("west", &export)?;
+    }
+    world.apply("west", &service("lonely", r#""ports": [{"port": 80}]"#))?;
+    let outside = r#"{"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "outside", "namespace": "shop"},
+        "spec": {"type": "ExternalName", "externalName": "example.org"}}"#;
+    world.apply("west", outside)?;
+    conditions(world, "nothing", "Valid", "False", "NoService")?;
+    conditions(world, "outside", "Valid", "False", "InvalidServiceType")?;
+    conditions(world, "lonely", "Ready", "False", "NoEndpoints")?;
+    world.k("west", "-n shop delete serviceexport nothing outside lonely")?;
+    world.k("west", "-n shop delete service outside lonely")?;
+    Ok("no Service, ExternalName and no endpoints are told in the export's conditions".to_owned())
+}
+
+const EXPORT: &str = r#"{"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport",
+    "metadata": {"name": "api", "namespace": "shop"}}"#;
+
+fn service(name: &str, ports: &str) -> String {
+    format!(
+        r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "{name}", "namespace": "shop"}},
+        "spec": {{"selector": {{"tier": "{name}"}}, {ports}}}}}"#
+    )
+}
+
+fn curl(world: &World, url: &str) -> Result<String> {
+    let (cluster, namespace, pod) = CLIENT;
+    world
+        .sh(cluster, namespace, pod, &format!("curl -s -m 5 {url}"))
+        .with_context(|| url.to_owned())
+}
+
+/// Waits until the export's condition says so.
+fn conditions(world: &World, export: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
+    World::wait(&format!("{export} is {kind}={status}: {reason}"), 15, || {
+        let object = world.get("west", &format!("-n shop serviceexport {export}"))?;
+        let all = object["status"]["conditions"].as_array().context("no conditions")?;
+        let says = |c: &Value| c["type"] == kind && c["status"] == status && c["reason"] == reason;
+        if all.iter().any(says) { Ok(()) } else { not_yet(&object["status"]) }
+    })
+}
+
+/// The standard's objects are there, with slice addresses.
+fn imported(world: &World) -> Result<()> {
+    let import = world.get("east", "-n shop serviceimport api")?;
+    let ip = import["spec"]["ips"][0].as_str().context("no address")?;
+    ensure!(ip.starts_with("10.77."), "{ip} is not of the slice");
+    let other = world.get("west", "-n shop serviceimport api")?;
+    ensure!(other["spec"]["ips"] == import["spec"]["ips"], "addresses differ: {other}");
+    let label = "multicluster.kubernetes.io/service-name=api";
+    let slices = world.get("east", &format!("-n shop endpointslices -l {label}"))?;
+    let first = &slices["items"][0];
+    ensure!(
+        first["metadata"]["labels"]["multicluster.kubernetes.io/source-cluster"] == "west",
+        "{first}"
+    );
+    Ok(())
+}
+
+fn start(world: &World, line: &str) -> Result<Child> {
+    let (cluster, namespace, pod) = CLIENT;
+    let mut command = world.testbed.kubectl_command(cluster);
+    command.args(["-n", namespace, "exec", pod, "--", "timeout", "60", "sh", "-c", line]);
+    command.stdout(Stdio::piped()).spawn().context("cannot start kubectl")
+}
+
+/// A line that ends when something has come.
+struct Waiting(Child);
+
+impl Waiting {
+    fn start(world: &World, line: &str) -> Result<Self> {
+        Ok(Self(start(world, &format!("{line}; read now rest < /proc/uptime; echo $now"))?))
+    }
+
+    /// When it had come.
+    fn ended(self) -> Result<f64> {
+        let said = self.0.wait_with_output()?;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        text.trim().parse().with_context(|| format!("it did not come within a minute: {text}"))
+    }
+}
+
+/// Requests, one after the other.
+struct Requests(Child);
+
+impl Requests {
+    fn start(world: &World, seconds: u32) -> Result<Self> {
+        Ok(Self(start(world, &requests(URL, seconds))?))
+    }
+
+    /// When each began, and whether it was answered.
+    fn results(self) -> Result<Vec<(f64, bool)>> {
+        let said = self.0.wait_with_output()?;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        Ok(outcomes(&text))
+    }
+}
