@@ -54,13 +54,21 @@ pub(crate) fn reach(world: &World, slice: &str, now: Instant) -> BTreeMap<Cluste
     all
 }
 
-/// The services of a slice that fit it, by the names of their objects.
-pub(crate) fn of_slice<'w>(
+/// A slice's services by the names of their objects, whether they fit it or not.
+fn of_slice<'w>(
+    world: &'w World,
+    slice: &str,
+) -> impl Iterator<Item = (&'w str, &'w Arc<ServiceEntry>)> {
+    let all = world.services.iter().map(|(name, entry)| (name.as_str(), entry));
+    all.filter(move |(_, entry)| entry.slice == slice)
+}
+
+/// Those of them that fit it.
+pub(crate) fn fitting<'w>(
     world: &'w World,
     slice: &'w Slice,
-) -> impl Iterator<Item = (&'w String, &'w Arc<ServiceEntry>)> {
-    let own = move |entry: &Arc<ServiceEntry>| entry.slice == slice.name.as_str();
-    world.services.iter().filter(move |(_, entry)| own(entry) && entry.fits(&slice.prefixes))
+) -> impl Iterator<Item = (&'w str, &'w Arc<ServiceEntry>)> {
+    of_slice(world, slice.name.as_str()).filter(|(_, entry)| entry.fits(&slice.prefixes))
 }
 
 /// What virtual addresses in a slice's router are to do.
@@ -88,7 +96,6 @@ pub(crate) fn want<'w>(
     own: BTreeSet<IpAddr>,
     now: Instant,
 ) -> Want<'w> {
-    let of_slice = world.services.iter().filter(|(_, entry)| entry.slice == slice.name.as_str());
     Want {
         frame: Frame {
             cluster: slice.cluster.clone(),
@@ -96,7 +103,7 @@ pub(crate) fn want<'w>(
             prefixes: slice.prefixes.clone(),
             reach: reach(world, slice.name.as_str(), now),
         },
-        services: of_slice.map(|(name, entry)| (name.as_str(), entry)).collect(),
+        services: of_slice(world, slice.name.as_str()).collect(),
         own,
     }
 }

@@ -20,8 +20,22 @@ pub struct Traffic {
 }
 
 impl World {
-    /// Starts traffic from a pod to an address, for `seconds`. An iperf3 server is started in the
-    /// pod that has it.
+    /// An iperf3 server in a pod, listening on return and left running. Whether one is there is asked
+    /// of the port: a pod that only sends runs an iperf3, too.
+    ///
+    /// # Errors
+    /// It does not listen within ten seconds.
+    pub fn stream_server(&self, (cluster, ns, pod): (&str, &str, &str)) -> Result<()> {
+        let line = "listens() { ss -Hltn 'sport = :5201' | grep -q .; }
+                    listens || iperf3 -s -D
+                    for _ in $(seq 100); do listens && exit 0; sleep 0.1; done
+                    echo 'iperf3 does not listen on port 5201' >&2; exit 1";
+        self.sh(cluster, ns, pod, line)?;
+        Ok(())
+    }
+
+    /// Starts traffic from a pod to an address of the server's pod, for `seconds`, and before it a
+    /// [`World::stream_server`] there.
     ///
     /// # Errors
     /// The programs cannot be started.
@@ -32,8 +46,7 @@ impl World {
         to: IpAddr,
         seconds: u32,
     ) -> Result<Traffic> {
-        let (cluster, ns, pod) = server;
-        self.sh(cluster, ns, pod, "pidof iperf3 >/dev/null || iperf3 -s -D")?;
+        self.stream_server(server)?;
         let (cluster, ns, pod) = from;
         let start = |line: &str| {
             self.testbed
@@ -59,7 +72,7 @@ impl Traffic {
     /// The TCP stream broke, or what ping printed cannot be read.
     pub fn lost(self) -> Result<u32> {
         let sent = self.sent;
-        let (_, received) = self.outcome("")?;
+        let (_, received) = self.outcome(None)?;
         Ok(sent.saturating_sub(received))
     }
 
@@ -72,13 +85,13 @@ impl Traffic {
         let line = "for p in $(pidof ping iperf3); do \
                     if ! grep -q -- -D /proc/$p/cmdline; then kill -INT $p; fi; done";
         world.sh(cluster, ns, pod, line)?;
-        let (sent, received) = self.outcome("the client has terminated")?;
+        let (sent, received) = self.outcome(Some("the client has terminated"))?;
         // The last one may still have been on its way.
         Ok(sent.saturating_sub(received).saturating_sub(1))
     }
 
-    /// How many pings were sent and answered. The stream has succeeded, or ended with those words.
-    fn outcome(self, ended: &str) -> Result<(u32, u32)> {
+    /// How many pings were sent and answered. The stream has succeeded, or said `ended` at its end.
+    fn outcome(self, ended: Option<&str>) -> Result<(u32, u32)> {
         let ping = self.ping.wait_with_output()?;
         let stream = self.stream.wait_with_output()?;
         let said = String::from_utf8_lossy(&ping.stdout).into_owned();
@@ -90,7 +103,7 @@ impl Traffic {
         let both = number(0).zip(number(3)).context("ping's summary cannot be read")?;
         let told = String::from_utf8_lossy(&stream.stderr).into_owned();
         ensure!(
-            stream.status.success() || (!ended.is_empty() && told.contains(ended)),
+            stream.status.success() || ended.is_some_and(|words| told.contains(words)),
             "the TCP stream broke: {}{}",
             String::from_utf8_lossy(&stream.stdout),
             told

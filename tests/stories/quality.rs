@@ -21,8 +21,7 @@ fn ask(world: &World, qos: &Value) -> Result<String> {
 
 /// Mbit/s of frames that so many TCP streams carry.
 fn carried(world: &World, to: IpAddr, streams: u32, seconds: u32) -> Result<f64> {
-    let (cluster, namespace, pod) = WEST;
-    world.sh(cluster, namespace, pod, "pidof iperf3 >/dev/null || iperf3 -s -D")?;
+    world.stream_server(WEST)?;
     let (cluster, namespace, pod) = EAST;
     let line = format!("iperf3 -c {to} -t {seconds} -O 1 -P {streams} -J");
     let said: Value = serde_json::from_str(&world.sh(cluster, namespace, pod, &line)?)?;

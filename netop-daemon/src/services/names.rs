@@ -12,7 +12,7 @@ use slicewire_core::service::balance::{Here, Reach, Spread};
 use slicewire_dns::{Known, Names};
 use tokio_util::sync::CancellationToken;
 
-use super::{ServiceEntry, of_slice, reach};
+use super::{ServiceEntry, fitting, reach};
 use crate::decide::Node;
 use crate::world::{Shared, World};
 
@@ -106,7 +106,7 @@ impl Told {
                 cluster: slice.cluster.clone(),
                 prefixes: slice.prefixes.clone(),
                 reach: reach(world, slice.name.as_str(), now),
-                services: of_slice(world, slice).map(|(n, e)| (n.clone(), e.clone())).collect(),
+                services: fitting(world, slice).map(|(n, e)| (n.to_owned(), e.clone())).collect(),
             };
             (slice.name.clone(), told)
         });

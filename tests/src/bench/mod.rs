@@ -1,5 +1,6 @@
 //! What the benchmarks on real Kubernetes share.
 
+pub mod memory;
 pub mod netns;
 pub mod nri;
 pub mod ping;

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use slicewire_testbed::Testbed;
+use slicewire_tests::bench::memory::resident;
 use slicewire_tests::portal::Portal;
 
 const API: &str = "127.0.0.1:29443";
@@ -93,10 +94,7 @@ impl Hub {
 
     /// Its resident size in MB.
     pub(crate) fn resident(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let units: f64 = line.trim().strip_suffix("kB").context("no unit")?.trim().parse()?;
-        Ok(units * 1024.0 / 1e6)
+        resident(self.child.id())
     }
 
     /// Waits until it has nothing more to do: until it uses less than a tenth of a processor.

@@ -111,8 +111,8 @@ async fn measure(args: &Args, tools: &Toolset, runs: &mut Runs) -> Result<()> {
         }
     }
     for server in &servers {
-        match server.memory() {
-            Ok(bytes) => runs.push(MEMORY, server.name, bytes / 1e6),
+        match server.resident() {
+            Ok(megabytes) => runs.push(MEMORY, server.name, megabytes),
             Err(error) => runs.fail(MEMORY, server.name, format!("{error:#}")),
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use slicewire_testbed::build::Toolset;
+use slicewire_tests::bench::memory::resident;
 
 use crate::names::{Number, ZONE};
 
@@ -99,12 +100,9 @@ impl Server {
         bail!("{} does not answer for its services", self.name)
     }
 
-    /// Its resident memory, in bytes.
-    pub(crate) fn memory(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-        Ok(kilobytes.context("the kernel does not tell")? * 1024.0)
+    /// Its resident size in MB.
+    pub(crate) fn resident(&self) -> Result<f64> {
+        resident(self.process.0.id())
     }
 }
 

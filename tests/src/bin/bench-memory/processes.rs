@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use slicewire_testbed::cgroup;
 use slicewire_tests::World;
+use slicewire_tests::bench::memory::megabytes;
 
 const PROGRAMS: [&str; 5] =
     ["netop-daemon", "slice-gateway", "router-sidecar", "nsm-injector", "controller"];
@@ -38,8 +39,7 @@ pub(crate) fn processes(world: &World) -> Result<Vec<Process>> {
                 fs::read_to_string(directory.join("cmdline")).unwrap_or_default(),
                 fs::read_to_string(directory.join("status")).unwrap_or_default(),
             );
-            let size =
-                |field| megabytes(&status, field).with_context(|| format!("{program}: no {field}"));
+            let size = |field| megabytes(&status, field).with_context(|| program.clone());
             found.push(Process {
                 kind: kind(&program, &command),
                 machine: machine.name.clone(),
@@ -61,24 +61,9 @@ fn kind(program: &str, command: &str) -> String {
     }
 }
 
-/// A field of `/proc/<pid>/status`, which counts in units of 1024 bytes.
-fn megabytes(status: &str, field: &str) -> Option<f64> {
-    let line = status.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
-    let units: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(units * 1024.0 / 1e6)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_in_millions_of_bytes() {
-        let status = "Name:\tx\nVmHWM:\t    2000 kB\nVmRSS:\t    1000 kB\n";
-        assert_eq!(megabytes(status, "VmRSS"), Some(1.024));
-        assert_eq!(megabytes(status, "VmHWM"), Some(2.048));
-        assert_eq!(megabytes(status, "VmSwap"), None);
-    }
 
     #[test]
     fn controllers_are_told_apart() {
