@@ -7,11 +7,15 @@
 //! pings another pod over the new NIC, which shows that it is usable. `bridge` is run as the
 //! runtime runs it: with fresh namespaces, in the node's own network namespace, in between.
 //!
+//! The machines of the other worker cluster, which have no part in this, are switched off meanwhile:
+//! three clusters on one machine wait for each other's processors.
+//!
 //! Needs root; uses the testbed named by `SLICEWIRE_TESTBED`.
 
 mod bridge;
 mod ours;
 mod pods;
+mod quiet;
 
 use std::io;
 use std::process::ExitCode;
@@ -80,6 +84,7 @@ fn main() -> Result<ExitCode> {
 fn measure(world: &World, args: &Args, measured: &mut Measured) -> Result<()> {
     let target = pods::crowd(world, args.pods)?;
     say(&format!("{} pods of the slice are on {}", args.pods, pods::NODE));
+    let _quiet = quiet::Quiet::begin(world)?;
     let mut ours = ours::Ours::start(world, target)?;
     let mut bridge = bridge::Bridge::start(world, pods::NODE, args.pods)?;
     for round in 0..args.rounds {
