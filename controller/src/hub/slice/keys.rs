@@ -53,8 +53,20 @@ fn demand<'a>(observed: &'a Observed, keys: &Keys) -> Demand<'a> {
             .filter(|_| running),
         request: request.filter(|r| running && !r.is_empty() && r.len() <= MAX_REQUEST),
         ready: all(observed, |_, tunnel| tunnel.is_some_and(|t| t.up)),
+        bare: bare(observed),
         moved: keys.next.is_some_and(|next| waiting(observed, next).is_empty()),
     }
+}
+
+/// Whether some tunnel has no pre-shared key: neither of its ends says so, for one alone may lie.
+fn bare(observed: &Observed) -> bool {
+    let has = |tunnel: Option<&TunnelStatus>| tunnel.is_some_and(|t| t.preshared_key);
+    let mut bare = false;
+    for_each(observed, |(cluster, lane, remote), tunnel| {
+        let other = observed.gateways.get(remote).and_then(|g| reported(g, lane, cluster));
+        bare |= !has(tunnel) && !has(other);
+    });
+    bare
 }
 
 /// What the status books.

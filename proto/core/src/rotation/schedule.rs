@@ -8,7 +8,10 @@ use crate::violation::Violation;
 /// How long every end has to send by the new generation before the old one is closed: longer than
 /// any packet is on its way, and than a report may be old.
 pub const DRAIN: Duration = Duration::from_secs(10);
-/// Most often that keys are renewed by themselves.
+/// How long after a renewal another one may follow because a tunnel has no pre-shared key, as those
+/// of a cluster that joined since.
+const COMPLETE: Duration = Duration::from_secs(600);
+/// Most often that keys are renewed by schedule.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(3600);
 /// Most rarely: a year.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(8760 * 3600);
@@ -39,13 +42,16 @@ pub struct Demand<'a> {
     pub request: Option<&'a str>,
     /// Every tunnel works.
     pub ready: bool,
+    /// Some tunnel has no pre-shared key.
+    pub bare: bool,
     /// Every end sends by the next generation.
     pub moved: bool,
 }
 
 impl Keys {
-    /// The next state. A generation is opened on demand, and by schedule where every tunnel works;
-    /// it becomes the only one when every end has sent by it for [`DRAIN`].
+    /// The next state. A generation is opened on demand, and where every tunnel works also by schedule
+    /// and for tunnels that have come without a pre-shared key since; it becomes the only one when
+    /// every end has sent by it for [`DRAIN`].
     #[must_use]
     pub fn step(&self, demand: &Demand<'_>, now: i64) -> Self {
         let mut keys = self.clone();
@@ -70,11 +76,14 @@ impl Keys {
         keys
     }
 
-    /// When the schedule asks for new keys; a slice's first are renewed at once, because they have
-    /// no pre-shared key beside them.
+    /// When new keys are due without being asked for. By schedule a slice's first are renewed at once,
+    /// because they have no pre-shared key beside them; a slice without a schedule keeps them until
+    /// somebody asks, and has pre-shared keys in all of its tunnels from then on.
     fn due(&self, demand: &Demand<'_>) -> Option<i64> {
-        let interval = demand.interval?;
-        Some(self.renewed_at.map_or(i64::MIN, |at| at.saturating_add(seconds(interval))))
+        let after = |wait: Duration| self.renewed_at.map(|at| at.saturating_add(seconds(wait)));
+        let scheduled = demand.interval.map(|interval| after(interval).unwrap_or(i64::MIN));
+        let completed = after(COMPLETE).filter(|_| demand.bare);
+        scheduled.into_iter().chain(completed).min()
     }
 
     /// When to look again although nothing has changed.
@@ -168,5 +177,20 @@ mod tests {
         assert_eq!(done.step(&ready, 4_600).next, Some(2));
         let off = Demand { ready: true, ..Demand::default() };
         assert_eq!((done.step(&off, i64::MAX), done.wake(&off, 5_000)), (done.clone(), None));
+    }
+
+    #[test]
+    fn a_cluster_that_joins_later_gets_pre_shared_keys_too() {
+        let bare = Demand { bare: true, ready: true, ..Demand::default() };
+        let first = Keys::default();
+        assert_eq!(first.step(&bare, 10_000), first, "nobody has asked for any yet");
+        let done = Keys { generation: 1, renewed_at: Some(1_000), ..Keys::default() };
+        let waits = Demand { ready: false, ..bare };
+        assert_eq!(done.step(&waits, 10_000), done, "a tunnel does not work");
+        assert_eq!((done.step(&bare, 1_599), done.wake(&waits, 1_599)), (done.clone(), None));
+        assert_eq!(done.wake(&bare, 1_599), Some(Duration::from_secs(1)));
+        assert_eq!(done.step(&bare, 1_600).next, Some(2));
+        let daily = Demand { interval: Some(HOUR * 24), ..bare };
+        assert_eq!(done.step(&daily, 1_600).next, Some(2), "a schedule does not make it later");
     }
 }

@@ -146,6 +146,36 @@ fn keys_are_renewed_from_the_request_to_the_end_of_the_old_ones() {
 }
 
 #[test]
+fn tunnels_that_came_without_a_pre_shared_key_get_one_soon() {
+    let mut fake = running();
+    ask(&mut fake, "a");
+    for second in [2_000, 2_001, 2_002] {
+        settle_at(&mut fake, second);
+        both(&mut fake, 0);
+    }
+    both(&mut fake, 1);
+    settle_at(&mut fake, 3_000);
+    settle_at(&mut fake, 3_010);
+    both(&mut fake, 1);
+    settle_at(&mut fake, 3_011);
+    assert_eq!((keys(&fake).generation, keys(&fake).next_generation), (1, None));
+    settle_at(&mut fake, 9_000);
+    assert_eq!(keys(&fake).next_generation, None, "all have one");
+
+    let without = |fake: &mut Fake, cluster: &str, byte: u8, peer: &str| {
+        let mut status = report(fake, cluster, byte, peer, 1);
+        status.lanes[0].tunnels[0].preshared_key = false;
+        fake.report::<WorkerGateway>(&own(cluster), "blue", &status);
+    };
+    without(&mut fake, "west", 2, "east");
+    settle_at(&mut fake, 9_001);
+    assert_eq!(keys(&fake).next_generation, None, "one end alone is not believed");
+    without(&mut fake, "east", 1, "west");
+    settle_at(&mut fake, 9_002);
+    assert_eq!(keys(&fake).next_generation, Some(2));
+}
+
+#[test]
 fn what_is_waited_for_is_told_and_a_schedule_does_not_begin_without_tunnels() {
     let mut fake = running();
     ask(&mut fake, "a");
