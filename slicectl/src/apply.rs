@@ -232,7 +232,12 @@ pub(crate) async fn release_all(client: &Client, resource: &ApiResource) -> Resu
     Ok(())
 }
 
-fn api_in(client: &Client, resource: &ApiResource, object: &DynamicObject) -> Api<DynamicObject> {
+/// An API for objects of a kind in the namespace of one of them.
+pub(crate) fn api_in(
+    client: &Client,
+    resource: &ApiResource,
+    object: &DynamicObject,
+) -> Api<DynamicObject> {
     match object.namespace() {
         Some(namespace) => Api::namespaced_with(client.clone(), &namespace, resource),
         None => Api::all_with(client.clone(), resource),

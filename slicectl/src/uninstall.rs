@@ -2,6 +2,8 @@
 //!
 //! Each step leaves the cluster in a state from which the next run goes on.
 
+mod standard;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -68,7 +70,9 @@ pub(crate) async fn worker(arguments: Arguments) -> Result<()> {
         release_all(client, &kind).await?;
     }
     let objects = without_others(client, objects(Role::Worker, None)?).await?;
+    let objects = standard::without_used(client, objects).await?;
     delete(client, &objects, limit * 2).await?;
+    standard::clear(client).await?;
     done("worker removed; pods keep running, without their slice NICs", begin);
     line("if the hub still lists the cluster and it will not come back: slicectl evict, there");
     Ok(())

@@ -199,12 +199,13 @@ pub(crate) fn churn(world: &mut World) -> Result<String> {
                 ensure!(age >= 60, "{address} was given again after {age} s");
             }
         }
-        // An address is free some time after its pod is told to end, and rests from then on.
+        // An address is free some time after its pod is told to end, and rests from then on. The next
+        // ones begin while these end.
         let ends = Instant::now();
-        world.k("east", &format!("-n shop delete pod --now {}", names.join(" ")))?;
+        world.k("east", &format!("-n shop delete pod --now --wait=false {}", names.join(" ")))?;
         given.extend(batch.into_iter().map(|a| (a, ends)));
     }
-    World::wait("all addresses are free again", 30, || {
+    World::wait("all addresses are free again", 60, || {
         let now = ports(world)?;
         if now == before { Ok(()) } else { not_yet(format!("{} ports", now.len())) }
     })?;
@@ -272,10 +273,28 @@ fn same(before: &[String], after: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// A Service of the pod `web`, exported.
+const EXPORTED: &str = r#"{"apiVersion": "v1", "kind": "Service",
+    "metadata": {"name": "kept", "namespace": "shop"},
+    "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}
+---
+{"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport",
+    "metadata": {"name": "kept", "namespace": "shop"}}"#;
+/// The EndpointSlices made of exports.
+const IMPORTED_SLICES: &str = "endpointslices -l multicluster.kubernetes.io/service-name";
+
 pub(crate) fn uninstall(world: &mut World) -> Result<String> {
     world.slice("last", "10.66.0.0/16", "shop")?;
     let to = world.addresses("west", "shop", "web", "last")?;
     world.reaches(EAST, to[0], 30)?;
+    world.apply("west", EXPORTED)?;
+    for cluster in WORKERS {
+        World::wait("the export is imported", 20, || {
+            world.k(cluster, "-n shop get serviceimport kept")?;
+            let slices = world.k(cluster, &format!("-n shop get {IMPORTED_SLICES} -o name"))?;
+            if slices.trim().is_empty() { not_yet("no EndpointSlice") } else { Ok(()) }
+        })?;
+    }
     for (role, cluster) in [("worker", "east"), ("worker", "west"), ("hub", "hub")] {
         world.slicectl(&["uninstall", role, "--kubeconfig", &world.kubeconfig(cluster)])?;
     }
@@ -285,7 +304,13 @@ pub(crate) fn uninstall(world: &mut World) -> Result<String> {
         let left = world.k(cluster, &format!("get {kinds} -o name"))?;
         let ours: Vec<_> = left.lines().filter(|l| l.contains("slicewire")).collect();
         ensure!(ours.is_empty(), "{cluster} still has {ours:?}");
+        let standard = left.lines().filter(|l| l.contains("multicluster.x-k8s.io")).count();
+        // Where somebody's export is, its definition stays; nothing of his is lost.
+        ensure!(standard == usize::from(cluster == "west"), "{cluster}: {left}");
+        let slices = world.k(cluster, &format!("get -A {IMPORTED_SLICES} -o name"))?;
+        ensure!(slices.trim().is_empty(), "{cluster} still has {slices}");
     }
+    world.k("west", "-n shop get serviceexport kept")?;
     for node in ["east-1", "east-2", "west-1", "west-2"] {
         let left = world.kernel(node)?;
         let ours: Vec<_> =
@@ -294,5 +319,7 @@ pub(crate) fn uninstall(world: &mut World) -> Result<String> {
     }
     let nics = world.sh("east", "shop", "web", "ip -o link").context("the pod runs on")?;
     ensure!(!nics.contains("slice0"), "the pod still has its NIC: {nics}");
-    Ok("nothing of ours is left in three clusters and on four nodes; the pods run on".to_owned())
+    Ok("nothing of ours is left in three clusters and on four nodes; the pods run on, and what a \
+        user had exported is still there"
+        .to_owned())
 }
