@@ -18,7 +18,7 @@ use slicewire_core::service::balance::{Here, Reach, Spread};
 use slicewire_core::service::translate::{Parts, Translation, TranslationDelta};
 use slicewire_kernel::{Network, Ns, Rules};
 
-use crate::world::{Slice, World};
+use crate::world::{GatewayPod, Slice, World};
 
 /// How long what a gateway said last is believed after it fell silent.
 const GRACE: Duration = Duration::from_secs(5);
@@ -40,16 +40,21 @@ impl ServiceEntry {
     }
 }
 
-/// What is known of other clusters, by what the gateways say; nothing of those nobody speaks of.
-pub(crate) fn reach(world: &World, slice: &str, now: Instant) -> BTreeMap<ClusterName, Reach> {
+/// What is known of clusters: which can be reached, by what the gateways say, and how much each
+/// counts. Nothing of those nobody speaks of.
+pub(crate) fn reach(world: &World, slice: &Slice, now: Instant) -> BTreeMap<ClusterName, Reach> {
     let mut all: BTreeMap<ClusterName, Reach> = BTreeMap::new();
-    let said = world.gateways.iter().filter(|(_, g)| g.slice == slice && !g.deleting);
+    let own = |gateway: &GatewayPod| gateway.slice == slice.name.as_str() && !gateway.deleting;
+    let said = world.gateways.iter().filter(|(_, gateway)| own(gateway));
     let said = said.filter_map(|(uid, _)| world.routes.get(uid));
     let heard = said.filter(|s| s.lost.is_none_or(|lost| now.duration_since(lost) < GRACE));
     for tunnel in heard.flat_map(|s| &s.tunnels) {
         let Ok(cluster) = ClusterName::parse(&tunnel.cluster) else { continue };
         let reach = all.entry(cluster).or_insert(Reach { up: false, ..Reach::default() });
         reach.up |= tunnel.up;
+    }
+    for (cluster, weight) in &slice.balancing.weights {
+        all.entry(cluster.clone()).or_default().weight = *weight;
     }
     all
 }
@@ -86,6 +91,7 @@ struct Frame {
     node: String,
     prefixes: Vec<IpNet>,
     reach: BTreeMap<ClusterName, Reach>,
+    spread: Spread,
 }
 
 /// Says what virtual addresses in a slice's router are to do; `own` are its pods' addresses.
@@ -101,7 +107,8 @@ pub(crate) fn want<'w>(
             cluster: slice.cluster.clone(),
             node: node.to_owned(),
             prefixes: slice.prefixes.clone(),
-            reach: reach(world, slice.name.as_str(), now),
+            reach: reach(world, slice, now),
+            spread: slice.balancing.spread,
         },
         services: of_slice(world, slice.name.as_str()).collect(),
         own,
@@ -111,8 +118,8 @@ pub(crate) fn want<'w>(
 impl Frame {
     /// A service's part; none of one that does not fit the slice.
     fn part(&self, entry: &ServiceEntry) -> Option<Translation> {
-        let spread = Spread::default();
-        let here = Here { cluster: &self.cluster, node: &self.node, reach: &self.reach, spread };
+        let (cluster, node, spread) = (&self.cluster, self.node.as_str(), self.spread);
+        let here = Here { cluster, node, reach: &self.reach, spread };
         let PlannedService { import, addresses, endpoints, .. } = &entry.planned;
         let part = || Translation::of(import, addresses, endpoints, here);
         entry.fits(&self.prefixes).then(part)

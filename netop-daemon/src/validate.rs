@@ -17,7 +17,9 @@ use slicewire_core::qos::QosFields;
 use slicewire_core::violation::Violation;
 
 use crate::services::ServiceEntry;
-use crate::world::{FarPods, GatewayPod, Pod, Pods, PolicyEntry, Slice, SliceNode, SlicePolicy};
+use crate::world::{
+    Balancing, FarPods, GatewayPod, Pod, Pods, PolicyEntry, Slice, SliceNode, SlicePolicy,
+};
 
 /// Smallest and largest MTU of a slice: below, IPv6 does not work; above, no device of ours does.
 const MTU: std::ops::RangeInclusive<i32> = 1280..=9216;
@@ -49,6 +51,8 @@ pub(crate) fn slice(object: &slicewire_api::Slice) -> Result<Slice, Vec<Violatio
     }
     let qos = spec.qos.as_ref().map(|q| QosFields::from(q).parse("spec.qos")).transpose();
     let qos = qos.map_err(|f| faults.extend(f)).unwrap_or_default();
+    let weights = spec.services.weights("spec.services", None);
+    let weights = weights.map_err(|f| faults.extend(f)).unwrap_or_default();
     let cluster = ClusterName::parse(&spec.cluster).map_err(|f| faults.extend(f)).ok();
     match (name, cluster, vni, u32::try_from(spec.mtu)) {
         (Some(name), Some(cluster), Some(vni), Ok(mtu)) if faults.is_empty() => Ok(Slice {
@@ -62,6 +66,7 @@ pub(crate) fn slice(object: &slicewire_api::Slice) -> Result<Slice, Vec<Violatio
             vni,
             mtu,
             qos,
+            balancing: Balancing { spread: spec.services.spread.into(), weights },
         }),
         _ => Err(faults),
     }

@@ -19,6 +19,7 @@ use slicewire_core::prefix::Family;
 use slicewire_core::qos::Qos;
 use slicewire_core::routes::Tunnel;
 use slicewire_core::selector::Labels;
+use slicewire_core::service::balance::Spread;
 use tokio::sync::watch;
 
 use crate::services::ServiceEntry;
@@ -40,6 +41,15 @@ pub(crate) struct Slice {
     pub(crate) mtu: u32,
     /// What is asked for; none: nothing.
     pub(crate) qos: Option<Qos>,
+    pub(crate) balancing: Balancing,
+}
+
+/// How connections to a slice's services are spread over clusters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Balancing {
+    pub(crate) spread: Spread,
+    /// Of those that have another than the default.
+    pub(crate) weights: BTreeMap<ClusterName, u16>,
 }
 
 /// A slice's own say about who may talk to whom.

@@ -160,7 +160,8 @@ fn has_zone(corefile: &str, zone: &str) -> bool {
     let mut words = heads.flat_map(str::split_whitespace);
     words.any(|word| {
         let name = word.rsplit("://").next().unwrap_or_default().trim_end_matches(',');
-        name.split(':').next().unwrap_or_default().trim_end_matches('.') == zone
+        let name = name.split(':').next().unwrap_or_default().trim_end_matches('.');
+        name.eq_ignore_ascii_case(zone)
     })
 }
 
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn what_people_keep_by_hand_is_left_alone() {
         for head in
-            ["clusterset.local {", "dns://slice.local.:53 {", "a.local clusterset.local:53 {"]
+            ["clusterset.local {", "dns://Slice.Local.:53 {", "a.local clusterset.local:53 {"]
         {
             let by_hand = format!("{USUAL}{head}\n    forward . 192.0.2.1\n}}\n");
             assert!(matches!(with_block(&by_hand, &servers()), Err(Refusal::ByHand(_))), "{head}");

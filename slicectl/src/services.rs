@@ -15,10 +15,10 @@ use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 use slicewire_api::labels::{NETWORK_STATUS, SYSTEM_NAMESPACE};
 use slicewire_api::service::plan_from;
-use slicewire_api::{PlannedService, ServiceCluster, Slice, SliceService};
+use slicewire_api::{PlannedService, ServiceCluster, Slice, SliceGateway, SliceService};
 use slicewire_core::dns::{Asker, Code, Data, Kind, Question, Service, View, answer};
 use slicewire_core::name::{ClusterName, SliceName};
-use slicewire_core::service::balance::{Here, Spread};
+use slicewire_core::service::balance::{Here, Reach};
 
 use crate::cluster::ClusterArguments;
 use crate::table::layout;
@@ -52,6 +52,8 @@ pub(crate) struct ResolveArguments {
 struct Known {
     slices: BTreeMap<String, Slice>,
     services: Vec<SliceService>,
+    /// By slice: what this cluster's gateways say.
+    gateways: BTreeMap<String, SliceGateway>,
 }
 
 impl Known {
@@ -60,8 +62,43 @@ impl Known {
         let slices = Api::<Slice>::all(client.clone()).list(&all).await?;
         let services = Api::<SliceService>::namespaced(client.clone(), SYSTEM_NAMESPACE);
         let services = services.list(&all).await.context("cannot list SliceServices")?;
-        let slices = slices.items.into_iter().map(|s| (s.name_any(), s)).collect();
-        Ok(Self { slices, services: services.items })
+        let gateways = Api::<SliceGateway>::namespaced(client.clone(), SYSTEM_NAMESPACE);
+        let gateways = gateways.list(&all).await.context("cannot list SliceGateways")?;
+        Ok(Self {
+            slices: slices.items.into_iter().map(|s| (s.name_any(), s)).collect(),
+            services: services.items,
+            gateways: gateways.items.into_iter().map(|g| (g.name_any(), g)).collect(),
+        })
+    }
+
+    /// What is to be said of clusters whose endpoints get nothing, however ready they are.
+    fn clusters(&self, slice: &str) -> BTreeMap<ClusterName, &'static str> {
+        let Some(slice) = self.slices.get(slice) else { return BTreeMap::new() };
+        let own = |cluster: &ClusterName| cluster.as_str() == slice.spec.cluster;
+        let said = |(cluster, reach): (ClusterName, Reach)| match reach {
+            Reach { weight: 0, .. } => Some((cluster, "; its cluster has weight 0")),
+            Reach { up: false, .. } if !own(&cluster) => {
+                Some((cluster, "; no tunnel to its cluster works"))
+            }
+            _ => None,
+        };
+        self.reach(slice).into_iter().filter_map(said).collect()
+    }
+
+    /// Which clusters can be reached, and how much each counts, as the nodes have it.
+    fn reach(&self, slice: &Slice) -> BTreeMap<ClusterName, Reach> {
+        let mut all: BTreeMap<ClusterName, Reach> = BTreeMap::new();
+        let status = self.gateways.get(&slice.name_any()).and_then(|g| g.status.as_ref());
+        for tunnel in status.iter().flat_map(|s| &s.lanes).flat_map(|lane| &lane.tunnels) {
+            let Ok(cluster) = ClusterName::parse(&tunnel.cluster) else { continue };
+            let reach = all.entry(cluster).or_insert(Reach { up: false, ..Reach::default() });
+            reach.up |= tunnel.up;
+        }
+        let weights = slice.spec.services.weights("spec.services", None).unwrap_or_default();
+        for (cluster, weight) in weights {
+            all.entry(cluster).or_default().weight = weight;
+        }
+        all
     }
 
     fn prefixes(&self, slice: &str) -> Vec<IpNet> {
@@ -151,9 +188,8 @@ fn learn(known: &Known, node: &str) -> (View, Vec<(String, PlannedService)>) {
         let names = (SliceName::parse(slice_name), ClusterName::parse(&slice.spec.cluster));
         let (Ok(parsed), Ok(cluster)) = names else { continue };
         view.set_slice(&parsed, &prefixes);
-        // What tunnels say is known to the nodes only.
-        let reach = BTreeMap::new();
-        let here = Here { cluster: &cluster, node, reach: &reach, spread: Spread::default() };
+        let (reach, spread) = (known.reach(slice), slice.spec.services.spread.into());
+        let here = Here { cluster: &cluster, node, reach: &reach, spread };
         let own = known.services.iter().filter(|s| s.spec.slice == *slice_name);
         for service in own.filter_map(|s| plan_from(&s.spec.service, &prefixes).ok()) {
             let PlannedService { import, exported, addresses, endpoints, .. } = &service;
@@ -202,10 +238,10 @@ fn explain(known: &Known, name: &str, pod: &Pod) -> (String, bool) {
         };
         let owners = planned.iter().filter(|(_, service)| meant(service) && has(service, address));
         for (slice, service) in owners {
-            let reach =
+            let on =
                 if on.contains(slice) { "" } else { "; the pod is not on it and cannot reach it" };
-            let _ = writeln!(text, "  {} on slice {slice}{reach}", service.name);
-            for line in endpoints(service) {
+            let _ = writeln!(text, "  {} on slice {slice}{on}", service.name);
+            for line in endpoints(service, &known.clusters(slice)) {
                 let _ = writeln!(text, "    {line}");
             }
         }
@@ -218,9 +254,13 @@ fn has(service: &PlannedService, address: &str) -> bool {
     service.addresses.iter().chain(endpoints).any(|a| a.to_string() == *address)
 }
 
-fn endpoints(service: &PlannedService) -> Vec<String> {
+fn endpoints(
+    service: &PlannedService,
+    clusters: &BTreeMap<ClusterName, &'static str>,
+) -> Vec<String> {
     let mut lines = Vec::new();
     for (cluster, all) in &service.endpoints {
+        let but = clusters.get(cluster).copied().unwrap_or_default();
         for endpoint in all {
             let addresses: Vec<String> =
                 endpoint.addresses.iter().map(ToString::to_string).collect();
@@ -230,7 +270,7 @@ fn endpoints(service: &PlannedService) -> Vec<String> {
                 (false, false) => "not ready",
             };
             let node = endpoint.node.as_deref().unwrap_or("an unknown node");
-            lines.push(format!("{cluster}: {} on {node}, {health}", addresses.join(", ")));
+            lines.push(format!("{cluster}: {} on {node}, {health}{but}", addresses.join(", ")));
         }
     }
     if lines.is_empty() { vec!["no endpoints: connections are refused".to_owned()] } else { lines }
@@ -240,7 +280,8 @@ fn endpoints(service: &PlannedService) -> Vec<String> {
 mod tests {
     use serde_json::json;
     use slicewire_api::{
-        ServiceEndpoint, ServicePlan, ServicePort, ServiceShape, SliceServiceSpec, SliceSpec,
+        ClusterWeight, GatewayLaneStatus, ServiceEndpoint, ServicePlan, ServicePort, ServiceShape,
+        SliceGatewaySpec, SliceServiceSpec, SliceSpec, WorkerGatewayStatus,
     };
 
     use super::*;
@@ -273,6 +314,7 @@ mod tests {
         Known {
             slices: [("blue".to_owned(), Slice::new("blue", spec))].into(),
             services: vec![SliceService::new("blue.shop.web", spec_of)],
+            gateways: BTreeMap::new(),
         }
     }
 
@@ -286,6 +328,26 @@ mod tests {
     fn a_table_says_who_is_ready_where() {
         let text = table(&known().services);
         assert!(text.contains("exported  10.77.240.9  80/TCP  west 1/1"), "{text}");
+    }
+
+    #[test]
+    fn a_cluster_that_gets_nothing_is_told_with_the_reason() {
+        let name = "web.shop.svc.clusterset.local";
+        let mut known = known();
+        let lane: GatewayLaneStatus = serde_json::from_value(
+            json!({"lane": 0, "tunnels": [{"cluster": "west", "up": false}]}),
+        )
+        .unwrap();
+        let mut gateway = SliceGateway::new("blue", SliceGatewaySpec::default());
+        gateway.status = Some(WorkerGatewayStatus { lanes: vec![lane], ..Default::default() });
+        known.gateways.insert("blue".into(), gateway);
+        let (text, _) = explain(&known, name, &pod("blue"));
+        assert!(text.contains("west-1, ready; no tunnel to its cluster works"), "{text}");
+        known.gateways.clear();
+        let weight = ClusterWeight { name: "west".into(), weight: 0 };
+        known.slices.get_mut("blue").unwrap().spec.services.clusters = vec![weight];
+        let (text, _) = explain(&known, name, &pod("blue"));
+        assert!(text.contains("west-1, ready; its cluster has weight 0"), "{text}");
     }
 
     #[test]

@@ -257,7 +257,7 @@ impl World {
             let _ = self.k("hub", &format!("-n {PROJECT_NS} delete {slice} --timeout=60s"));
         }
         let _ = self.k("hub", &format!("-n {PROJECT_NS} delete slicepolicies --all --wait=false"));
-        let usual = r#"{"spec":{"policy":null,"namespaceIsolationProfile":null}}"#;
+        let usual = r#"{"spec":{"policy":null,"namespaceIsolationProfile":null,"services":null}}"#;
         let blue = ["-n", PROJECT_NS, "patch", "sliceconfig", "blue", "--type=merge", "-p", usual];
         let _ = self.testbed.kubectl("hub", &blue);
         for cluster in WORKERS {

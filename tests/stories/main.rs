@@ -3,6 +3,7 @@
 //! `KEEP=1` leaves the clusters running afterwards; they are used again by the next run.
 
 mod certificates;
+mod dns;
 mod faults;
 mod hostile;
 mod keys;
@@ -36,6 +37,7 @@ const STORIES: &[Story] = &[
     Story { name: "policy-refusals", tell: policy::refusals },
     Story { name: "policy", tell: policy::policy },
     Story { name: "services", tell: services::services },
+    Story { name: "services-cut-off", tell: services::cut_off },
     Story { name: "export-refusals", tell: services::export_refusals },
     Story { name: "policy-preview", tell: policy::preview },
     Story { name: "policy-standard", tell: policy::standard },
@@ -55,6 +57,7 @@ const STORIES: &[Story] = &[
     Story { name: "hostile-token", tell: hostile::hostile_token },
     Story { name: "evict", tell: membership::evict },
     Story { name: "leave", tell: membership::leave },
+    Story { name: "dns-rollback", tell: dns::rollback },
     Story { name: "restarts", tell: faults::restarts },
     Story { name: "certificates", tell: certificates::certificates },
     Story { name: "gateway-deleted", tell: faults::gateway_deleted },

@@ -1,12 +1,13 @@
 //! Services by name, across clusters.
 
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
+use slicewire_testbed::link::Cut;
 use slicewire_testbed::moments::{outcomes, requests, uptime};
-use slicewire_tests::world::{WORKERS, World, not_yet};
+use slicewire_tests::world::{PROJECT_NS, WORKERS, World, not_yet};
 
 const CLIENT: (&str, &str, &str) = ("east", "shop", "web");
 const URL: &str = "http://api.shop.svc.clusterset.local/";
@@ -108,6 +109,64 @@ fn unexported(world: &World) -> Result<f64> {
         })?;
     }
     Ok(end)
+}
+
+/// A cluster that nobody reaches any more, or that is being emptied, is in no answer, and comes back
+/// into them.
+pub(crate) fn cut_off(world: &mut World) -> Result<String> {
+    let mut addresses = Vec::new();
+    for cluster in WORKERS {
+        world.pod(cluster, "shop", "mesh", None)?;
+        addresses.extend(world.addresses(cluster, "shop", "mesh", "blue")?.into_iter().take(1));
+        world
+            .apply(cluster, &service("mesh", r#""clusterIP": "None", "ports": [{"port": 80}]"#))?;
+        world.apply(cluster, &EXPORT.replace("api", "mesh"))?;
+    }
+    let answers = |names: &str| -> Result<()> {
+        let (cluster, namespace, pod) = CLIENT;
+        let line = "nslookup -type=a mesh.shop.svc.clusterset.local";
+        let said = world.sh(cluster, namespace, pod, line)?;
+        let is_told = |a: &std::net::IpAddr| said.lines().any(|l| l.ends_with(&format!(" {a}")));
+        let told = match (is_told(&addresses[0]), is_told(&addresses[1])) {
+            (true, true) => "both",
+            (true, false) => "east",
+            (false, true) => "west",
+            (false, false) => "neither",
+        };
+        if told == names { Ok(()) } else { not_yet(said) }
+    };
+    World::wait("both clusters' pods are answered", 20, || answers("both"))?;
+    let nodes = ["west-1", "west-2"];
+    let cut = Instant::now();
+    let gone = nodes.iter().try_for_each(|node| world.testbed.cut(node, Cut::Silent));
+    let gone = gone.and_then(|()| World::wait("west is in no answer", 30, || answers("east")));
+    let gone = gone.map(|()| cut.elapsed().as_secs_f64());
+    let mended = Instant::now();
+    nodes.iter().try_for_each(|node| world.testbed.restore(node))?;
+    let gone = gone?;
+    World::wait("west is in the answers again", 30, || answers("both"))?;
+    let back = mended.elapsed().as_secs_f64();
+    let empty = |clusters: Value| -> Result<String> {
+        let patch = json!({"spec": {"services": {"clusters": clusters}}}).to_string();
+        let words =
+            ["-n", PROJECT_NS, "patch", "sliceconfig", "blue", "--type=merge", "-p", &patch];
+        world.testbed.kubectl("hub", &words)
+    };
+    let strange = empty(json!([{"name": "north", "weight": 0}]));
+    let refused = strange.err().context("a weight of an unknown cluster is taken")?;
+    let refused = format!("{refused:#}");
+    ensure!(refused.contains("spec.services.clusters[0].name"), "{refused}");
+    empty(json!([{"name": "west", "weight": 0}]))?;
+    let emptied = World::wait("west is emptied", 20, || answers("east"));
+    empty(Value::Null)?;
+    emptied?;
+    World::wait("west takes part again", 20, || answers("both"))?;
+    for cluster in WORKERS {
+        world.k(cluster, "-n shop delete serviceexport,service,pod mesh --now")?;
+    }
+    Ok(format!(
+        "cut off: in no answer after {gone:.1} s; not any more: back after {back:.1} s; with weight 0 in none"
+    ))
 }
 
 /// What is wrong with an export is said in it.

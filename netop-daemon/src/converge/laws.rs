@@ -18,7 +18,8 @@ use slicewire_kernel::{LinkEnd, NsId, Op};
 
 use super::*;
 use crate::world::{
-    GatewayPod, GatewayRoutes, Pod, Sandbox, Slice, SliceEntry, SliceNode, SlicePolicy, Source,
+    Balancing, GatewayPod, GatewayRoutes, Pod, Sandbox, Slice, SliceEntry, SliceNode, SlicePolicy,
+    Source,
 };
 
 const NODE: &str = "east-1";
@@ -58,6 +59,7 @@ fn slice(name: &str, prefixes: &[&str], vni: u32) -> SliceEntry {
         vni,
         mtu: 1_380,
         qos: None,
+        balancing: Balancing::default(),
     };
     SliceEntry { valid: Some(valid), deleting: false }
 }

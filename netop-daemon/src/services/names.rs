@@ -66,6 +66,7 @@ struct SliceTold {
     cluster: ClusterName,
     prefixes: Vec<IpNet>,
     reach: BTreeMap<ClusterName, Reach>,
+    spread: Spread,
     services: BTreeMap<String, Arc<ServiceEntry>>,
 }
 
@@ -82,13 +83,13 @@ impl PartialEq for Told {
 }
 
 impl SliceTold {
-    fn frame(&self) -> (&ClusterName, &Vec<IpNet>, &BTreeMap<ClusterName, Reach>) {
-        (&self.cluster, &self.prefixes, &self.reach)
+    fn frame(&self) -> (&ClusterName, &Vec<IpNet>, &BTreeMap<ClusterName, Reach>, Spread) {
+        (&self.cluster, &self.prefixes, &self.reach, self.spread)
     }
 
     fn named(&self, entry: &ServiceEntry, node: &str) -> Service {
-        let spread = Spread::default();
-        let here = Here { cluster: &self.cluster, node, reach: &self.reach, spread };
+        let (cluster, reach, spread) = (&self.cluster, &self.reach, self.spread);
+        let here = Here { cluster, node, reach, spread };
         let planned = &entry.planned;
         Service::of(&planned.import, planned.exported, &planned.addresses, &planned.endpoints, here)
     }
@@ -105,7 +106,8 @@ impl Told {
             let told = SliceTold {
                 cluster: slice.cluster.clone(),
                 prefixes: slice.prefixes.clone(),
-                reach: reach(world, slice.name.as_str(), now),
+                reach: reach(world, slice, now),
+                spread: slice.balancing.spread,
                 services: fitting(world, slice).map(|(n, e)| (n.to_owned(), e.clone())).collect(),
             };
             (slice.name.clone(), told)

@@ -11,6 +11,7 @@ struct Bed {
     network: FakeNetwork,
     ns: Ns,
     all: Translations,
+    slice: Slice,
     world: World,
 }
 
@@ -20,14 +21,13 @@ impl Bed {
         let network = FakeNetwork::new();
         let ns = network.create("sw-blue").await.unwrap();
         let world = world(service(false, address), true);
-        let mut bed = Self { network, ns, all: Translations::default(), world };
+        let mut bed = Self { network, ns, all: Translations::default(), slice: slice(), world };
         bed.sync().await.unwrap();
         bed
     }
 
     async fn sync(&mut self) -> Result<(), slicewire_kernel::Error> {
-        let slice = slice();
-        let want = want(&self.world, &slice, "n", BTreeSet::new(), Instant::now());
+        let want = want(&self.world, &self.slice, "n", BTreeSet::new(), Instant::now());
         self.all.sync(&self.network, "blue", &self.ns, want).await
     }
 
@@ -66,6 +66,21 @@ async fn a_cluster_that_no_tunnel_reaches_gets_no_connections() {
     bed.world.routes.values_mut().for_each(|said| said.tunnels[0].up = false);
     bed.sync().await.unwrap();
     assert_eq!(bed.leads(), Some(vec![]));
+}
+
+#[tokio::test]
+async fn a_cluster_with_weight_0_gets_no_connections() {
+    let mut bed = Bed::new("10.77.16.5").await;
+    let west = ClusterName::parse("west").unwrap();
+    bed.slice.balancing.weights = [(west.clone(), 0)].into();
+    bed.sync().await.unwrap();
+    assert_eq!(bed.leads(), Some(vec![]));
+    bed.slice.balancing.weights = [(west, 7)].into();
+    bed.sync().await.unwrap();
+    assert_eq!(bed.leads(), Some(vec!["10.77.16.5".to_owned()]));
+    bed.world.routes.values_mut().for_each(|said| said.tunnels[0].up = false);
+    bed.sync().await.unwrap();
+    assert_eq!(bed.leads(), Some(vec![]), "a weight reaches nobody");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod joining;
 mod keys;
 mod member;
+mod services;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
@@ -15,6 +16,7 @@ use crate::SliceQos;
 pub use joining::*;
 pub use keys::*;
 pub use member::*;
+pub use services::*;
 
 use crate::policy::SlicePolicySettings;
 
@@ -243,6 +245,9 @@ pub struct SliceConfigSpec {
     /// How much the slice may send, and what it is promised. Left out: no limit, no promise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos: Option<SliceQos>,
+    /// How connections to the slice's services are spread over clusters.
+    #[serde(default, skip_serializing_if = "SliceServices::is_empty")]
+    pub services: SliceServices,
 }
 
 /// A cluster's part in a slice.
@@ -288,7 +293,8 @@ pub struct Gateways {
     /// How often the gateways get new WireGuard keys, and pre-shared keys that hold against quantum
     /// computers, too, as `720h`; 1h to 8760h. No packet is lost by it. Left out: only when asked,
     /// by `slicectl rotate-keys`. Where it is set, the first pre-shared keys come as soon as every
-    /// tunnel works.
+    /// tunnel works. Once tunnels have them, keys are also renewed for those that came without, as
+    /// when a cluster joins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?$"))]
     pub key_rotation_interval: Option<String>,

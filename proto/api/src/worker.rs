@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::{NodePolicy, PodIdentity, PolicyKeys, SlicePolicySettings};
 use crate::{
     AttachFailure, GatewayExposure, GatewayLane, NamespaceRule, NodeQos, QosLimits, RemoteCluster,
-    SliceIsolation, WorkerGatewayStatus,
+    SliceIsolation, SliceServices, WorkerGatewayStatus,
 };
 
 /// A slice in this cluster: the hub's desired state, kept here so that losing the hub stops
@@ -76,6 +76,9 @@ pub struct SliceSpec {
     /// How much the slice may send in this cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos: Option<QosLimits>,
+    /// How connections to services are spread over clusters.
+    #[serde(default, skip_serializing_if = "SliceServices::is_empty")]
+    pub services: SliceServices,
 }
 
 /// What is known about a slice in this cluster.

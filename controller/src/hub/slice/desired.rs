@@ -115,6 +115,7 @@ pub(super) fn worker_slice(
             observed.profile.as_deref(),
             cluster.as_str(),
         ),
+        services: observed.config.spec.services.clone(),
     };
     let mut object = WorkerSlice::new(slice.name.as_str(), spec);
     object.metadata = meta(observed, cluster)?;

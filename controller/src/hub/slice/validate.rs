@@ -25,6 +25,9 @@ pub(super) fn validate(observed: &Observed) -> Result<ValidatedSlice, Vec<Violat
     let selectors = convert::rules("spec.namespaces", &spec.namespaces, None);
     let slice = slice_spec::validate(&raw(&observed.config), &world(observed));
     faults.extend(isolation_faults(&observed.config));
+    let clusters: Vec<String> = spec.clusters.iter().map(|c| c.name.clone()).collect();
+    let weights = spec.services.weights("spec.services", Some(&clusters));
+    faults.extend(weights.err().into_iter().flatten());
     faults.extend(selectors.err().into_iter().flatten());
     faults.extend(super::keys::faults(observed));
     faults.extend(super::qos::faults(&observed.config, observed.profile.as_deref()));

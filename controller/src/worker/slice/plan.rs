@@ -75,6 +75,7 @@ fn mirror(observed: &Observed, told: &WorkerSlice) -> Option<Slice> {
             isolation: spec.isolation,
             policy_keys: spec.policy_keys,
             qos: spec.qos,
+            services: spec.services,
         },
     );
     slice.metadata = ObjectMeta {

@@ -8,7 +8,7 @@ use slicewire_core::dns::{Asker, Code, Kind, Question, answer};
 use slicewire_core::routes::Tunnel;
 
 use super::*;
-use crate::world::{GatewayPod, GatewayRoutes, Slice, SliceEntry, SlicePolicy};
+use crate::world::{Balancing, GatewayPod, GatewayRoutes, Slice, SliceEntry, SlicePolicy};
 
 pub(in crate::services) fn slice() -> Slice {
     Slice {
@@ -22,6 +22,7 @@ pub(in crate::services) fn slice() -> Slice {
         vni: 7,
         mtu: 1400,
         qos: None,
+        balancing: Balancing::default(),
     }
 }
 

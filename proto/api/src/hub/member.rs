@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GatewayExposure, NamespaceRule};
+use super::{GatewayExposure, NamespaceRule, SliceServices};
 use crate::policy::{PolicyKeys, SlicePolicySettings};
 use crate::{NodeQos, QosLimits, SliceIsolation};
 
@@ -76,6 +76,9 @@ pub struct WorkerSliceSpec {
     /// How much the slice may send in this cluster, profile and differences put together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos: Option<QosLimits>,
+    /// How connections to services are spread over clusters.
+    #[serde(default, skip_serializing_if = "SliceServices::is_empty")]
+    pub services: SliceServices,
 }
 
 /// Another cluster of the slice.
