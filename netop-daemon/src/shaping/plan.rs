@@ -170,6 +170,7 @@ mod tests {
                 vni: 1,
                 mtu: 1_400,
                 qos: *qos,
+                balancing: crate::world::Balancing::default(),
             };
             let entry = SliceEntry { valid: Some(valid), deleting: false };
             world.slices.insert((*slice).to_owned(), entry);
