@@ -117,10 +117,11 @@ pub(crate) fn cut_off(world: &mut World) -> Result<String> {
     let mut addresses = Vec::new();
     for cluster in WORKERS {
         world.pod(cluster, "shop", "mesh", None)?;
+        world.k(cluster, "-n shop label pod mesh tier=mesh")?;
         addresses.extend(world.addresses(cluster, "shop", "mesh", "blue")?.into_iter().take(1));
         world
             .apply(cluster, &service("mesh", r#""clusterIP": "None", "ports": [{"port": 80}]"#))?;
-        world.apply(cluster, &EXPORT.replace("api", "mesh"))?;
+        world.apply(cluster, &EXPORT.replace("\"api\"", "\"mesh\""))?;
     }
     let answers = |names: &str| -> Result<()> {
         let (cluster, namespace, pod) = CLIENT;
