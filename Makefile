@@ -13,6 +13,10 @@ BUILT = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,release)
 IMAGES = $(CARGO_TARGET_DIR)/images$(if $(filter dev,$(PROFILE)),-dev)
 TESTBED = $(CARGO) run --release --quiet --package slicewire-testbed --bin testbed --
 
+# What calls cargo itself is built first and then run: under `cargo run` it would hand on variables that
+# make build scripts run again, and all that depends on them be built again.
+RELEASE = $(CARGO_TARGET_DIR)/release
+
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -23,16 +27,18 @@ prerequisites: ## Check what the machine has to have, and say what is missing
 
 .PHONY: demo
 demo: prerequisites ## Three clusters, a slice across two of them, shown step by step
-	$(CARGO) run --release --quiet --package slicewire-demo --bin demo -- up
+	$(CARGO) build --release --package slicewire-demo
+	$(RELEASE)/demo up
 
 .PHONY: demo-down
 demo-down: ## Remove what the demo left running
-	$(CARGO) run --release --quiet --package slicewire-demo --bin demo -- down
+	$(CARGO) build --release --quiet --package slicewire-demo
+	$(RELEASE)/demo down
 
 .PHONY: images
 images: ## One OCI archive a component in target/images, without Docker
-	$(CARGO) run --profile $(PROFILE) --quiet --package slicewire-images --bin images -- \
-	  --profile $(PROFILE) --tag $(TAG) --output $(IMAGES)
+	$(CARGO) build --profile $(PROFILE) --quiet --package slicewire-images
+	$(BUILT)/images --profile $(PROFILE) --tag $(TAG) --output $(IMAGES)
 
 .PHONY: crds
 crds: ## Write the CRDs anew: deploy/crds and the charts' copies
@@ -122,7 +128,7 @@ bench: prerequisites ## Every benchmark, one after the other
 .PHONY: bench-tunnel
 bench-tunnel: prerequisites ## The tunnel against everyone else's, as ratios of medians
 	$(CARGO) build --release --package slicewire-gateway
-	$(CARGO) run --release --package slicewire-tunnel-tests --bin bench-tunnel
+	SLICEWIRE_GATEWAY=$(RELEASE)/slice-gateway $(CARGO) run --release --package slicewire-tunnel-tests --bin bench-tunnel
 
 # On the testbed named by SLICEWIRE_TESTBED, brought up when it is not there: 'stories' by default.
 BENCH = SLICEWIRE_TESTBED_PROGRAM=$(CURDIR)/target/release/testbed \
