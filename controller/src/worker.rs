@@ -5,6 +5,7 @@
 
 mod certificates;
 mod cluster;
+mod corefile;
 mod endpoints;
 mod gateway;
 mod hub_link;
@@ -15,7 +16,7 @@ mod slice;
 mod watches;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use kube::Client;
 use kube::api::DynamicObject;
@@ -82,6 +83,8 @@ pub(crate) struct Local {
     /// Gateway workloads.
     workloads: Cache<StatefulSet>,
     service_cidrs: Cache<ServiceCIDR>,
+    /// CoreDNS' own.
+    corefiles: Cache<ConfigMap>,
     /// Everybody's.
     network_policies: Cache<NetworkPolicy>,
     daemon_sets: Cache<DaemonSet>,
@@ -115,6 +118,7 @@ pub(crate) struct Queues {
     /// Objects with other clusters' pods, by name.
     endpoints: Queue<String>,
     cluster: Queue<()>,
+    corefile: Queue<()>,
 }
 
 impl Worker {
@@ -127,6 +131,7 @@ impl Worker {
             "SliceNode" => note(&self.local.slice_nodes, object),
             "Service" => note(&self.local.services, object),
             "StatefulSet" => note(&self.local.workloads, object),
+            "ConfigMap" => note(&self.local.corefiles, object),
             "NetworkPolicy" => note(&self.local.network_policies, object),
             "SliceRules" => note(&self.local.rules, object),
             "SliceEndpoints" => note(&self.local.endpoints, object),
@@ -148,6 +153,7 @@ impl Queues {
         self.blocks.add(slice.to_owned());
         self.policies.add(slice.to_owned());
         self.pods.add(slice.to_owned());
+        self.corefile.add(());
     }
 }
 
@@ -264,7 +270,7 @@ async fn policies(worker: &Worker, stop: &CancellationToken) {
 /// Runs every reconciler until `stop`.
 async fn reconcile(worker: &Worker, stop: &CancellationToken) {
     let (a, b, c, d) = (worker.clone(), worker.clone(), worker.clone(), worker.clone());
-    let e = worker.clone();
+    let (e, f) = (worker.clone(), worker.clone());
     worker.queues.certificates.add(());
     tokio::join!(
         policies(worker, stop),
@@ -288,6 +294,10 @@ async fn reconcile(worker: &Worker, stop: &CancellationToken) {
         drive(worker.queues.cluster.clone(), 1, stop.clone(), move |()| {
             let worker = d.clone();
             async move { round(&worker.metrics, "cluster", "", cluster::reconcile(&worker)).await }
+        }),
+        drive(worker.queues.corefile.clone(), 1, stop.clone(), move |()| {
+            let worker = f.clone();
+            async move { round(&worker.metrics, "corefile", "", corefile::reconcile(&worker)).await }
         }),
         drive(worker.queues.certificates.clone(), 1, stop.clone(), move |()| {
             let worker = e.clone();

@@ -2,7 +2,6 @@
 
 mod apply;
 mod cluster;
-mod corefile;
 mod dns;
 mod exchange;
 mod explain;

@@ -66,7 +66,24 @@ fn used(world: &World) -> Result<String> {
     }
     conditions(world, "api", "Ready", "True", "Exported")?;
     imported(world)?;
+    reversed(world)?;
     Ok(seen)
+}
+
+/// Addresses of the slice have names, asked as everybody asks; the cluster's own addresses keep theirs.
+fn reversed(world: &World) -> Result<()> {
+    let (cluster, namespace, pod) = CLIENT;
+    let import = world.get(cluster, "-n shop serviceimport api")?;
+    let ip = import["spec"]["ips"][0].as_str().context("no address")?;
+    let named = |address: &str, name: &str| {
+        let said = world.sh(cluster, namespace, pod, &format!("nslookup {address}"))?;
+        if said.contains(name) { Ok(()) } else { not_yet(said) }
+    };
+    // A kubelet brings a changed Corefile to CoreDNS within a minute and a half.
+    World::wait("the service's address has its name", 120, || {
+        named(ip, "api.shop.svc.clusterset.local")
+    })?;
+    named("$KUBERNETES_SERVICE_HOST", "kubernetes.default.svc.cluster.local")
 }
 
 /// Requests go on while one of two endpoints ends; how many failed.

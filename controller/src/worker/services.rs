@@ -16,6 +16,8 @@ mod shape;
 mod standard;
 mod watches;
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
@@ -53,6 +55,11 @@ pub(super) struct Services {
 }
 
 impl Services {
+    /// A Service of the cluster.
+    pub(super) fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
+        self.services.get(namespace, name)
+    }
+
     /// Takes in the answer to a write.
     pub(super) fn note(&self, object: DynamicObject) {
         let kind = object.types.as_ref().map(|t| t.kind.clone()).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Which change of which object asks for which reconcile.
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret};
 use kube::{Api, Client, Resource, ResourceExt};
+use slicewire_api::cluster_dns::{NAME, PLACE};
 use slicewire_api::labels::{GATEWAY_LABEL, OF_SLICE, PART_OF, PRODUCT, RPC_LABEL};
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +98,7 @@ fn surroundings(worker: &Worker, client: &Client, stop: &CancellationToken) {
     let (queues, slices) = (worker.queues.clone(), local.slices.clone());
     Watch::new(Api::all(client.clone()), &local.nodes, stop).trim(trim_node).spawn(move |_| {
         queues.cluster.add(());
+        queues.corefile.add(());
         // Addresses of gateways, and nodes that are gone. Statuses of nodes hardly change: leases
         // carry their heartbeats.
         for slice in slices.list() {
@@ -122,8 +124,14 @@ fn surroundings(worker: &Worker, client: &Client, stop: &CancellationToken) {
         slices.list().iter().filter(concerned).for_each(|s| queues.slices.add(s.name_any()));
     });
     let queues = worker.queues.clone();
-    Watch::new(Api::all(client.clone()), &local.service_cidrs, stop)
-        .spawn(move |_| queues.cluster.add(()));
+    Watch::new(Api::all(client.clone()), &local.service_cidrs, stop).spawn(move |_| {
+        queues.cluster.add(());
+        queues.corefile.add(());
+    });
+    let queues = worker.queues.clone();
+    Watch::new(Api::namespaced(client.clone(), PLACE), &local.corefiles, stop)
+        .fields(&format!("metadata.name={NAME}"))
+        .spawn(move |_: &ConfigMap| queues.corefile.add(()));
     let product = format!("{PART_OF}={PRODUCT}");
     let queues = worker.queues.clone();
     Watch::new(ours(client, &worker.namespace), &local.daemon_sets, stop)

@@ -16,6 +16,7 @@
     reason = "every printer column of a kube derive has a type"
 )]
 
+pub mod cluster_dns;
 pub mod condition;
 pub mod convert;
 pub mod hub;

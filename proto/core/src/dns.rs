@@ -6,6 +6,7 @@
 //! | [`view`] | what a node knows: slices, their services, who has which address |
 //! | [`place`] | which of our zones a name is in, and what it could mean there |
 //! | [`reverse`] | names of addresses |
+//! | [`corefile`] | how a cluster's CoreDNS is told to ask the nodes |
 //! | [`answer`](mod@answer) | the records of a name, or why there are none |
 //!
 //! # Zones
@@ -23,6 +24,7 @@
 //! A slice that is called `svc` has no names of its own: `svc.slice.local` is all slices'.
 
 pub mod answer;
+pub mod corefile;
 pub mod place;
 pub mod reverse;
 pub mod view;
@@ -38,6 +40,8 @@ pub const NEGATIVE_TTL: u32 = 5;
 pub const MAX_ADDRESSES: usize = 1000;
 /// Most SRV records in one answer.
 pub const MAX_SERVERS: usize = 250;
+/// Most names of one address: it has one in each slice that uses it.
+pub const MAX_POINTERS: usize = 16;
 /// Most bytes of a name written with dots (RFC 1035, section 2.3.4).
 pub const MAX_NAME: usize = 253;
 /// The version of the schema of names below `clusterset.local`.

@@ -8,11 +8,11 @@ use anyhow::Result;
 use clap::Args;
 use kube::Client;
 
-use super::{
-    ENTRY, NAME, PLACE, SERVICE, config, corefile, node_local_leads, not_coredns, servers,
-};
+use slicewire_api::cluster_dns::SERVICE;
+use slicewire_core::dns::corefile::{Leads, LeftOut, Wanted, advice, leads, reloads};
+
+use super::{ENTRY, NAME, PLACE, config, corefile, node_local_leads, not_coredns, wanted};
 use crate::cluster::ClusterArguments;
-use crate::corefile::{Leads, block, leads};
 
 /// Which cluster to look at.
 #[derive(Args)]
@@ -29,15 +29,18 @@ pub(crate) struct Arguments {
 pub(crate) async fn tell(arguments: Arguments) -> Result<ExitCode> {
     let client = arguments.cluster.connect().await?.client;
     let mut out = io::stdout().lock();
-    let Some(servers) = servers(&client).await? else {
+    let Some(wanted) = wanted::read(&client).await? else {
         writeln!(out, "nodes: answer no questions: there is no Service {SERVICE}")?;
         return Ok(ExitCode::from(2));
     };
-    let addresses: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
+    let addresses: Vec<String> = wanted.servers.iter().map(IpAddr::to_string).collect();
     writeln!(out, "nodes: are asked at {} (Service {SERVICE})", addresses.join(", "))?;
-    let asked = coredns(&client, &servers).await?;
+    let (asked, left_out) = coredns(&client, &wanted).await?;
     writeln!(out, "{}", line("CoreDNS", &asked))?;
-    let cache = node_local_leads(&client, &servers).await?;
+    for one in left_out {
+        writeln!(out, "! {one}")?;
+    }
+    let cache = node_local_leads(&client, &wanted).await?;
     if let Some(cache) = &cache {
         let asked = cache.as_ref().map(|()| "asks the nodes".to_owned()).map_err(String::clone);
         writeln!(out, "{}", line("NodeLocal DNSCache", &asked))?;
@@ -51,17 +54,36 @@ fn line(who: &str, asked: &Result<String, String>) -> String {
     format!("{who}: {}", text.trim_end())
 }
 
-/// How CoreDNS asks the nodes, or what to do that it does.
-async fn coredns(client: &Client, servers: &[IpAddr]) -> Result<Result<String, String>> {
-    let Some(map) = config(client, NAME).await? else { return Ok(Err(not_coredns(servers))) };
-    Ok(asked(&leads(&corefile(&map), servers), servers))
+/// How CoreDNS asks the nodes, or what to do that it does; and which reverse names it asks others for.
+async fn coredns(
+    client: &Client,
+    wanted: &Wanted,
+) -> Result<(Result<String, String>, Vec<LeftOut>)> {
+    let Some(map) = config(client, NAME).await? else {
+        return Ok((Err(not_coredns(wanted)), vec![]));
+    };
+    let corefile = corefile(&map);
+    let (leads, left_out) = leads(&corefile, wanted);
+    Ok((asked(&leads, wanted, reloads(&corefile)), left_out))
 }
 
-fn asked(leads: &Leads, servers: &[IpAddr]) -> Result<String, String> {
+fn asked(leads: &Leads, wanted: &Wanted, reloads: bool) -> Result<String, String> {
     let place = format!("the entry {ENTRY} of ConfigMap {PLACE}/{NAME}");
     match leads {
         Leads::Here => Ok("asks the nodes, by slicewire's block".to_owned()),
-        Leads::HereByHand => Ok("asks the nodes, by a block that is not slicewire's".to_owned()),
+        Leads::HereByHand(missing) => {
+            let by_hand = "asks the nodes, by a block that is not slicewire's";
+            Ok(match missing.join(" ") {
+                none if none.is_empty() => by_hand.to_owned(),
+                zones => format!("{by_hand}; for names of addresses add to its zones: {zones}"),
+            })
+        }
+        Leads::Behind if reloads => Err(
+            "asks the nodes, but not for the addresses of all slices: the worker's log tells why its block was not changed".to_owned(),
+        ),
+        Leads::Behind => Err(
+            "asks the nodes, but not for the addresses of all slices: its plugin 'reload' is off, so that changes wait for 'slicectl join'".to_owned(),
+        ),
         Leads::Outdated => Err(format!(
             "asks other addresses than the Service's: run 'slicectl join' again, or write them into {place}"
         )),
@@ -70,7 +92,7 @@ fn asked(leads: &Leads, servers: &[IpAddr]) -> Result<String, String> {
         )),
         Leads::Nowhere(zone) => Err(format!(
             "does not know {zone}: run 'slicectl join' again, or add this to {place}:\n{}",
-            block(servers)
+            advice(wanted)
         )),
         Leads::Broken(refusal) => Err(refusal.to_string()),
     }
@@ -82,17 +104,23 @@ mod tests {
 
     #[test]
     fn everything_but_the_nodes_comes_with_what_to_do() {
-        let servers = ["10.96.0.9".parse().unwrap()];
+        let servers = vec!["10.96.0.9".parse().unwrap()];
+        let prefixes = ["10.77.0.0/16".parse().unwrap()].into();
+        let wanted = Wanted { servers, prefixes, own: vec![] };
         let zone = "slice.local";
-        assert!(
-            asked(&Leads::Here, &servers).is_ok() && asked(&Leads::HereByHand, &servers).is_ok()
-        );
+        let missing = "77.10.in-addr.arpa";
+        assert!(asked(&Leads::Here, &wanted, true).is_ok());
+        let by_hand = |missing| asked(&Leads::HereByHand(missing), &wanted, true).unwrap();
+        assert!(!by_hand(vec![]).contains("add"));
+        assert!(by_hand(vec![missing.to_owned()]).ends_with(missing));
         for (leads, words) in [
             (Leads::Outdated, "slicectl join"),
+            (Leads::Behind, "slicectl join"),
             (Leads::Elsewhere(zone), "slice.local: let its block"),
+            (Leads::Nowhere(zone), "slice.local:53 77.10.in-addr.arpa:53 {\n"),
             (Leads::Nowhere(zone), "    forward . 10.96.0.9\n"),
         ] {
-            let advice = asked(&leads, &servers).unwrap_err();
+            let advice = asked(&leads, &wanted, false).unwrap_err();
             assert!(advice.contains(words), "{advice}");
         }
     }

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource, ResourceExt};
+use slicewire_api::cluster_dns::SERVICE as DNS_SERVICE;
 use slicewire_api::labels::{MANAGED_BY, WORKER_MANAGER};
 use slicewire_api::{mcs, service};
 use tokio_util::sync::CancellationToken;
@@ -21,10 +22,15 @@ pub(in crate::worker) fn start(worker: &Worker, client: &Client, stop: &Cancella
     let queue = services.exporting.clone();
     Watch::new(Api::all(client.clone()), &services.exports, stop)
         .spawn(move |export| queue.add(key(export)));
-    let queue = services.exporting.clone();
-    Watch::new(Api::all(client.clone()), &services.services, stop)
-        .trim(trim_service)
-        .spawn(move |service: &Service| queue.add(key(service)));
+    let (queue, queues) = (services.exporting.clone(), worker.queues.clone());
+    Watch::new(Api::all(client.clone()), &services.services, stop).trim(trim_service).spawn(
+        move |service: &Service| {
+            queue.add(key(service));
+            if service.name_any() == DNS_SERVICE {
+                queues.corefile.add(());
+            }
+        },
+    );
     let queue = services.exporting.clone();
     Watch::new(Api::all(client.clone()), &services.endpoints, stop)
         .labels(SERVICE_NAME)

@@ -51,17 +51,39 @@ fn read(labels: &[&str], into: &mut [u8], number: impl Fn(&str) -> Option<u8>) -
 /// The zone that the reverse names of a prefix are in, for one address of it: as many whole labels
 /// as the prefix's length needs.
 pub(super) fn zone(prefix: &IpNet, address: IpAddr) -> String {
-    let (step, all) = match Family::of(prefix) {
-        Family::V4 => (8, 4),
-        Family::V6 => (4, 32),
-    };
+    let step = bits_of_label(prefix);
+    let all = Family::of(prefix).bits() / step;
     let name = name(address);
-    let skip = all - usize::from(prefix.prefix_len().div_ceil(step));
+    let skip = all - prefix.prefix_len().div_ceil(step);
     let mut rest = name.as_str();
     for _ in 0..skip {
         rest = rest.split_once('.').map_or(rest, |(_, rest)| rest);
     }
     rest.to_owned()
+}
+
+/// The zones that the reverse names of a prefix are in, and no others: one where it ends with a
+/// label, up to 128 where it does not.
+pub(super) fn zones(prefix: &IpNet) -> impl Iterator<Item = IpNet> {
+    // No more labels than an address has: this is never out of range.
+    prefix.subnets(whole_labels(prefix)).into_iter().flatten()
+}
+
+/// The name of a zone of [`zones`].
+pub(super) fn zone_name(zone_net: &IpNet) -> String {
+    zone(zone_net, zone_net.addr())
+}
+
+/// A prefix' length up to the end of its last label.
+pub(super) fn whole_labels(prefix: &IpNet) -> u8 {
+    prefix.prefix_len().next_multiple_of(bits_of_label(prefix))
+}
+
+fn bits_of_label(prefix: &IpNet) -> u8 {
+    match Family::of(prefix) {
+        Family::V4 => 8,
+        Family::V6 => 4,
+    }
 }
 
 /// The reverse name of an address.

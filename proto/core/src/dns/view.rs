@@ -198,15 +198,17 @@ impl View {
         all.copied().filter(|p| p.contains(net)).max_by_key(IpNet::prefix_len)
     }
 
-    /// Whose address it is: the first service by slice and name, among the asker's slices.
-    pub(super) fn owner(
-        &self,
+    /// Whose address it is: the first service by name in each of the asker's slices.
+    pub(super) fn owners<'v>(
+        &'v self,
         address: &IpAddr,
-        slices: Option<&BTreeSet<SliceName>>,
-    ) -> Option<(&SliceName, &ServiceName, &Service)> {
-        let member = |slice: &SliceName| slices.is_none_or(|s| s.contains(slice));
-        let mut owners = self.owners.get(address)?.iter().filter(|(slice, _)| member(slice));
-        owners.find_map(|(slice, name)| {
+        slices: Option<&'v BTreeSet<SliceName>>,
+    ) -> impl Iterator<Item = (&'v SliceName, &'v ServiceName, &'v Service)> {
+        let owners = self.owners.get(address).into_iter().flatten();
+        let mut last = None;
+        let first = owners.filter(move |(slice, _)| last.replace(slice) != Some(slice));
+        let member = move |slice: &SliceName| slices.is_none_or(|s| s.contains(slice));
+        first.filter(move |(slice, _)| member(slice)).filter_map(|(slice, name)| {
             let services = self.slices.get(slice)?.services.get(&name.namespace)?;
             Some((slice, name, services.get(&name.name)?))
         })

@@ -276,6 +276,37 @@ fn addresses_have_one_name() {
 }
 
 #[test]
+fn an_address_of_several_slices_has_a_name_in_each() {
+    let mut view = View::default();
+    let address = "10.77.240.9";
+    let services = [("blue", "web", true), ("blue", "zoo", true), ("green", "web", true)];
+    for (of, name, exported) in services.into_iter().chain([("red", "own", false)]) {
+        let prefix = if of == "red" { "10.77.240.0/20" } else { "10.77.0.0/16" };
+        view.set_slice(&slice(of), &[prefix.parse().unwrap()]);
+        let name = ServiceName::new("shop", name);
+        view.set(&slice(of), &name, Some(with_address(exported, &[address])));
+    }
+    let named = |slices: Option<&BTreeSet<SliceName>>, kind| {
+        let asker = Asker { slices, turn: 0 };
+        let got = ask(&view, &reverse::name(address.parse().unwrap()), kind, asker);
+        let names = got.records.into_iter().map(|record| match record.data {
+            Data::Ptr(name) => name,
+            other => panic!("{other:?}"),
+        });
+        names.collect::<Vec<_>>()
+    };
+    // Blue's and green's are one name: the standard has no slices.
+    let both = ["web.shop.svc.clusterset.local", "own.shop.svc.red.slice.local"];
+    assert_eq!(named(None, Kind::Ptr), both);
+    assert_eq!(named(None, Kind::Any), both);
+    assert_eq!(named(Some(&[slice("red")].into()), Kind::Ptr), both[1..]);
+    assert_eq!(named(None, Kind::A), [""; 0]);
+    // Nothing is known of this one, and the narrower zone says so.
+    let got = ask(&view, "8.240.77.10.in-addr.arpa", Kind::Ptr, Asker::default());
+    assert_eq!(short(&got), "nothing in SOA 240.77.10.in-addr.arpa");
+}
+
+#[test]
 fn the_first_address_is_turned_by_weight_and_the_own_cluster_stays_in_front() {
     let mut service = headless();
     service.hosts.iter_mut().filter(|h| h.name == "db-0").for_each(|h| h.weight = 300);
