@@ -16,14 +16,14 @@ use slicewire_api::cluster_dns::{ENTRY, NAME, PLACE};
 use slicewire_core::dns::corefile::{
     Leads, Wanted, advice, leads, with_block, without_block, zones,
 };
-use slicewire_core::name::fnv1a;
 
 use crate::progress::{State, line, wait};
 pub(crate) use tell::{Arguments, tell};
 
 /// What the cache on every node is called there, where clusters have one.
 const NODE_LOCAL: &str = "node-local-dns";
-/// On CoreDNS' pods: which Corefile they began with, so that a change starts new ones.
+/// On CoreDNS' pods: the version of the ConfigMap that they begin with. A change starts new ones, also
+/// one to what was there before and was lost meanwhile.
 const MARK: &str = "slicewire.dev/corefile";
 /// How often the Corefile is read again because somebody else has just written it.
 const ATTEMPTS: u32 = 5;
@@ -126,7 +126,7 @@ async fn rewrite(
         if new == old {
             return Ok(None);
         }
-        if write(client, &map, &new, marked.then_some(&new)).await? {
+        if write(client, &map, &new, marked).await? {
             return Ok(Some(old));
         }
     }
@@ -134,24 +134,19 @@ async fn rewrite(
 }
 
 /// Writes the Corefile and starts CoreDNS anew; false when somebody has written it since it was read.
-async fn write(
-    client: &Client,
-    map: &ConfigMap,
-    text: &str,
-    mark: Option<&String>,
-) -> Result<bool> {
+async fn write(client: &Client, map: &ConfigMap, text: &str, marked: bool) -> Result<bool> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), PLACE);
     let patch = json!({
         "metadata": { "resourceVersion": map.resource_version() },
         "data": { ENTRY: text },
     });
     let how = PatchParams::default();
-    match maps.patch(NAME, &how, &Patch::Merge(patch)).await {
-        Ok(_) => {}
+    let written = match maps.patch(NAME, &how, &Patch::Merge(patch)).await {
+        Ok(written) => written,
         Err(kube::Error::Api(status)) if status.code == 409 => return Ok(false),
         Err(error) => return Err(error).context("cannot write the Corefile"),
-    }
-    let mark = mark.map(|text| format!("{:016x}", fnv1a(&[text])));
+    };
+    let mark = written.resource_version().filter(|_| marked);
     let patch =
         json!({ "spec": { "template": { "metadata": { "annotations": { MARK: mark } } } } });
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), PLACE);

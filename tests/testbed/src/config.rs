@@ -145,7 +145,7 @@ pub fn masquerade() -> String {
 }
 
 /// What every cluster holds from the start: its nodes with their pod prefixes
-/// and, where there are nodes, the cluster DNS.
+/// and, where there are nodes, the cluster DNS, but for its [`corefile`].
 pub fn manifests(cluster: &Cluster) -> Value {
     let mut items: Vec<Value> = cluster.workers.iter().filter_map(node).collect();
     if !cluster.workers.is_empty() {
@@ -164,14 +164,27 @@ fn node(machine: &Machine) -> Option<Value> {
     }))
 }
 
+/// What the cluster DNS is told to do at first.
+pub fn corefile() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": of_dns("coredns"),
+        "data": { "Corefile": COREFILE },
+    })
+}
+
+fn of_dns(name: &str) -> Value {
+    json!({ "name": name, "namespace": "kube-system", "labels": { "k8s-app": "kube-dns" } })
+}
+
 fn coredns() -> Vec<Value> {
     let name = "coredns";
-    let meta = |name: &str| json!({ "name": name, "namespace": "kube-system", "labels": { "k8s-app": "kube-dns" } });
     let labels = json!({ "k8s-app": "kube-dns" });
     let port =
         |name: &str, protocol: &str| json!({ "name": name, "port": 53, "protocol": protocol });
     vec![
-        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(name) }),
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": of_dns(name) }),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",
@@ -200,14 +213,8 @@ fn coredns() -> Vec<Value> {
         }),
         json!({
             "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": meta(name),
-            "data": { "Corefile": COREFILE },
-        }),
-        json!({
-            "apiVersion": "v1",
             "kind": "Service",
-            "metadata": meta("kube-dns"),
+            "metadata": of_dns("kube-dns"),
             "spec": {
                 "clusterIP": SERVICE_DNS,
                 "selector": labels,

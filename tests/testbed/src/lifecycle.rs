@@ -108,6 +108,12 @@ impl Testbed {
             if cluster.workers.is_empty() {
                 return Ok(());
             }
+            // Given once: what its users have made of it since is theirs.
+            let corefile =
+                ["-n", "kube-system", "get", "configmap", "coredns", "--ignore-not-found"];
+            if self.kubectl(name, &corefile)?.trim().is_empty() {
+                self.apply(name, &crate::config::corefile().to_string())?;
+            }
             self.apply(name, &crate::config::manifests(cluster).to_string())?;
             all([loading.join()])?;
             progress.step(&format!("{name}: images loaded"));
