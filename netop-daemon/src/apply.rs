@@ -104,11 +104,14 @@ impl Applier {
         router: &State,
     ) -> Result<(), ApplyError> {
         let pod = self.network.open(&NsId::path(&want.netns)).await?;
-        let state = pod.observe().await?;
         let mut wanted = want.pod_settings();
-        if state.link(&want.nic).is_some() {
+        // Of a pod without its NIC nothing else is of interest, and pods wait for theirs.
+        let state = if pod.link(&want.nic).await?.is_some() {
             wanted.extend(want.nic_settings());
-        }
+            pod.observe().await?
+        } else {
+            State::default()
+        };
         let settings = settings(&pod, &wanted).await;
         let plan = nic::plan(want, router, &state, &settings)?;
         let router = self.router(netns).await?;

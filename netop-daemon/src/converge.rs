@@ -194,16 +194,19 @@ impl Engine {
     }
 
     fn decide(&mut self, world: &World) -> Desired {
-        let now_ms = uptime_ms();
-        let desired =
-            decide(world, &self.node, &mut self.allocations, &self.present, Instant::now(), now_ms);
-        if let Err(error) = self.allocations.save(now_ms) {
-            tracing::warn!(%error, "cannot write the state file; a restart would forget which addresses rest");
-        }
-        desired
+        let (allocations, present) = (&mut self.allocations, &self.present);
+        decide(world, &self.node, allocations, present, Instant::now(), uptime_ms())
     }
 
-    /// Attaches one pod, doing nothing else.
+    /// Writes down which addresses rest. Those that pods have are in the kernel.
+    fn save(&mut self) {
+        if let Err(error) = self.allocations.save(uptime_ms()) {
+            tracing::warn!(%error, "cannot write the state file; a restart would forget which addresses rest");
+        }
+    }
+
+    /// Attaches one pod, doing nothing else: what can follow its start, does, with the next round at
+    /// the latest.
     async fn serve(&mut self, request: Attach) {
         let begun = Instant::now();
         let world = self.shared.snapshot();
@@ -213,6 +216,7 @@ impl Engine {
         });
         let wants: Vec<&Arc<NicWant>> =
             desired.nics.values().filter(|n| n.uid == request.uid).collect();
+        let mut fresh = Vec::new();
         for want in wants {
             let Some(router) = desired.routers.get(&want.slice) else { continue };
             let done = match self.rule(&world, &desired, &want.slice).await {
@@ -220,7 +224,8 @@ impl Engine {
                 Err(error) => Err(error),
             };
             match done {
-                Ok(()) => {}
+                Ok(true) => fresh.push(want),
+                Ok(false) => {}
                 Err(error) => {
                     all = false;
                     tracing::warn!(slice = want.slice, pod = ?want.pod, %error, "attaching failed; it is tried again");
@@ -230,6 +235,7 @@ impl Engine {
         self.metrics.attached_in(begun.elapsed());
         // The asker may have given up waiting.
         let _ = request.done.send(all);
+        fresh.into_iter().for_each(|want| self.announce(want));
     }
 
     /// Brings a router's packet rules to what they should be, before anything else of it is made:
@@ -262,47 +268,51 @@ impl Engine {
         Ok(())
     }
 
+    /// Returns whether the pod had no such NIC before.
     async fn attach_now(
         &mut self,
         want: &Arc<NicWant>,
         router: &RouterWant,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<bool, ApplyError> {
         let key = (want.slice.clone(), want.uid.clone());
         if self.done.get(&key) == Some(want) {
-            return Ok(());
+            return Ok(false);
         }
         if !self.ready.contains(&want.slice) {
             self.applier.converge_router(router).await?;
             self.ready.insert(want.slice.clone());
         }
         let state = self.applier.router_port(&router.netns, &want.port.device).await?;
-        self.attach(want, &router.netns, &state).await?;
+        let fresh = self.attach(want, &router.netns, &state).await?;
         // Routes to a gateway are still to come.
         if want.gateway {
             self.clean.remove(&want.slice);
         } else if let Some(clean) = self.clean.get_mut(&want.slice) {
             clean.ports.insert(want.uid.clone(), want.port.clone());
         }
-        Ok(())
+        Ok(fresh)
     }
 
+    /// Returns whether the pod had no such NIC before.
     async fn attach(
         &mut self,
         want: &Arc<NicWant>,
         netns: &str,
         router: &State,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<bool, ApplyError> {
         let fresh = router.link(&want.port.device).is_none();
         self.applier.converge_nic(want, netns, router).await?;
         let nics = self.present.entry(want.uid.clone()).or_default();
         nics.insert(want.slice.clone(), want.nic.clone());
         self.done.insert((want.slice.clone(), want.uid.clone()), want.clone());
-        if fresh {
-            self.metrics.attached(&want.slice);
-            tracing::info!(slice = want.slice, namespace = want.pod.0, pod = want.pod.1, nic = want.nic, addresses = ?want.port.addresses, "attached");
-            self.notify(Notice::attached(want));
-        }
-        Ok(())
+        Ok(fresh)
+    }
+
+    /// Tells people of a NIC that was made.
+    fn announce(&self, want: &NicWant) {
+        self.metrics.attached(&want.slice);
+        tracing::info!(slice = want.slice, namespace = want.pod.0, pod = want.pod.1, nic = want.nic, addresses = ?want.port.addresses, "attached");
+        self.notify(Notice::attached(want));
     }
 
     fn notify(&self, notice: Notice) {

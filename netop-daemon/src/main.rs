@@ -40,6 +40,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use slicewire_kernel::Kernel;
 use slicewire_runtime::{Health, init_telemetry, serve_admin, shutdown_signal};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -129,7 +130,12 @@ async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let allocations = Allocations::load(&options.state_dir);
     let wiring = Wiring { requests, reports, notices, metrics };
     let engine = Engine::new(node, shared, allocations, Arc::new(Kernel::new()), wiring).await?;
-    engine.run(stop, || drop(starting)).await;
+    // On a thread of its own: it waits for the kernel all the time, and a pod that waits for its NIC
+    // is not to wait for whatever else this process is at.
+    let running = tokio::task::spawn_blocking(move || {
+        Handle::current().block_on(engine.run(stop, || drop(starting)));
+    });
+    running.await.context("the converging loop panicked")?;
     dns.ended().await;
     tracing::info!("ended; everything in the kernel stays as it is");
     Ok(())

@@ -26,6 +26,7 @@ impl Engine {
         let begun = Instant::now();
         let world = self.shared.snapshot();
         let desired = self.decide(&world);
+        self.save();
         let mut report = Report::default();
         if let Err(error) = self.applier.forget_lost().await {
             tracing::warn!(%error, "cannot list network namespaces");
@@ -104,8 +105,13 @@ impl Engine {
                 continue;
             }
             match self.attach(want, &router.netns, state).await {
-                // Routes to a gateway need its port; they come with the next round.
-                Ok(()) => gateway |= want.gateway && !there,
+                Ok(fresh) => {
+                    // Routes to a gateway need its port; they come with the next round.
+                    gateway |= want.gateway && !there;
+                    if fresh {
+                        self.announce(want);
+                    }
+                }
                 Err(error) => {
                     self.done.remove(key);
                     if error.reason() == "NotFound" {
