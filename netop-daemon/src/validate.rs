@@ -87,7 +87,7 @@ pub(crate) fn rules(object: &slicewire_api::SliceRules) -> Result<PolicyEntry, V
         slice: Some(object.spec.slice.clone()),
         name: object.spec.policy.clone(),
         revision: Some(object.spec.revision),
-        policy: object.spec.rules.parse_alone()?,
+        policy: object.spec.rules.parse_alone()?.into(),
     })
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn network_policy(object: &NetworkPolicy) -> Result<PolicyEntry, Vec<
     let mut policy = standard::parse(&network_policy_of(object), &here)?;
     policy.subject.clusters.clear();
     let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-    Ok(PolicyEntry { slice: None, name, revision: None, policy })
+    Ok(PolicyEntry { slice: None, name, revision: None, policy: policy.into() })
 }
 
 /// A service of a slice. Its addresses are compared with the slice's where both are known.

@@ -70,7 +70,7 @@ pub(crate) struct PolicyEntry {
     /// What it is told about under: the policy's name; `<namespace>/<name>` of a NetworkPolicy.
     pub(crate) name: String,
     pub(crate) revision: Option<i64>,
-    pub(crate) policy: policy::Policy,
+    pub(crate) policy: Arc<policy::Policy>,
 }
 
 /// Pods of one place, with names that are unique among all places.

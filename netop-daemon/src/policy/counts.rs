@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn rule(index: usize) -> Because {
-        let policy = "shop/web".to_owned();
+        let policy = "shop/web".into();
         Because::Rule(RuleRef { policy, direction: Direction::Ingress, index })
     }
 

@@ -92,7 +92,8 @@ impl Keeper {
         if want.policies == self.policies && want.default == self.default {
             deltas.push(self.compiler.set_ports(want.ports, want.far));
         } else {
-            let policies = want.policies.iter().map(|(key, e)| (key.clone(), e.policy.clone()));
+            let policies = want.policies.iter();
+            let policies = policies.map(|(key, e)| (key.as_str().into(), e.policy.clone()));
             let policies = PolicySet {
                 default: want.default.0,
                 default_mode: want.default.1,

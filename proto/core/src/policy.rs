@@ -45,8 +45,8 @@ pub use compile::{Compiler, Counted, EndpointChange, Port, Role, Situation};
 pub use evaluate::{Because, Decision, Directory, Flow, Outcome, RuleRef, Verdict, evaluate};
 pub use keys::Keys;
 pub use model::{
-    Action, Default, Direction, Endpoint, EndpointId, Identity, Mode, Peer, Policy, PolicySet,
-    PortMatch, Ports, Protocol, Rule, Tier, Who,
+    Action, Default, Direction, Endpoint, EndpointId, Identity, Mode, Peer, Policy, PolicyName,
+    PolicySet, PortMatch, Ports, Protocol, Rule, Tier, Who,
 };
 pub use ruleset::{Delta, Ruleset};
 

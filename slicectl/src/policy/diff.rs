@@ -93,7 +93,8 @@ impl Compared {
             [(&mut self.before, self.applies.0), (&mut self.after, self.applies.1)]
         {
             if applies {
-                set.policies.extend(told.policies.clone());
+                let own = told.policies.iter();
+                set.policies.extend(own.map(|(name, p)| (name.as_str().into(), p.clone().into())));
             }
         }
         let attached = told.pods.len();
@@ -103,7 +104,8 @@ impl Compared {
 
     /// What has to be known of pods and is not, one sentence a cluster.
     fn missing(&self) -> Vec<String> {
-        let asked = Keys::of(self.before.policies.values().chain(self.after.policies.values()));
+        let policies = self.before.policies.values().chain(self.after.policies.values());
+        let asked = Keys::of(policies.map(|policy| &**policy));
         let one = |(name, pods): (&ClusterName, &Pods)| {
             if pods.asked || pods.attached == 0 {
                 return None;

@@ -101,7 +101,7 @@ async fn audit_counts_what_it_lets_pass() {
         ingress: Some(vec![]),
         egress: None,
     };
-    let policies = BTreeMap::from([("shop/closed".to_owned(), nothing)]);
+    let policies = BTreeMap::from([("shop/closed".into(), nothing.into())]);
     let policies = PolicySet { policies, ..PolicySet::default() };
     let compiler = node.load(&World { policies, ..open_world() }).await;
     let flow = udp(sample::addresses(9)[0], sample::addresses(0)[0]);
@@ -110,7 +110,7 @@ async fn audit_counts_what_it_lets_pass() {
     // The rest of the connection was not judged, so it does not count.
     let tag = node.more(&flow, port);
     assert!(node.came(tag, &device(0), PATIENCE));
-    let why = Because::Unlisted("shop/closed".to_owned(), Direction::Ingress);
+    let why = Because::Unlisted("shop/closed".into(), Direction::Ingress);
     let names = compiler.counters();
     let name = names.iter().find(|(_, c)| **c == Counted::Audited(why.clone())).unwrap().0;
     assert_eq!(node.filter.counters().await.unwrap()[name].packets, 1);
@@ -275,7 +275,7 @@ fn one_way() -> PolicySet {
     };
     let outward = policy(account("client"), None, Some(vec![rule(account("server"))]));
     let inward = policy(account("server"), Some(vec![rule(account("client"))]), None);
-    let policies = [("shop/out".to_owned(), outward), ("shop/in".to_owned(), inward)];
+    let policies = [("shop/out".into(), outward.into()), ("shop/in".into(), inward.into())];
     PolicySet { default: Default::Deny, policies: policies.into(), ..PolicySet::default() }
 }
 
@@ -313,7 +313,7 @@ async fn a_connection_ends_with_the_change_that_forbids_it() {
         // A change that forbids nothing of it. The server speaks first: its packet is judged by
         // who opened the connection, not by who sent the packet.
         let mut other = one_way();
-        other.policies.insert("shop/more".to_owned(), other.policies["shop/in"].clone());
+        other.policies.insert("shop/more".into(), other.policies["shop/in"].clone());
         pair.set(other).await;
         assert!(passes(&mut server, &mut client) && passes(&mut client, &mut server));
 

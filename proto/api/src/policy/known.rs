@@ -56,11 +56,11 @@ impl<'a> SlicePolicies<'a> {
         let mut policies = BTreeMap::new();
         for (name, spec) in &self.written {
             if let Some(policy) = good.remove(name) {
-                policies.insert(spec.key(name), policy);
+                policies.insert(spec.key(name).into(), policy.into());
             } else if let Some(told) = self.told.get(name)
                 && let Ok(policy) = told.parse_alone()
             {
-                policies.insert(told.key(name), policy);
+                policies.insert(told.key(name).into(), policy.into());
             }
         }
         PolicySet {
@@ -174,10 +174,10 @@ mod tests {
                 .into(),
             ..SlicePolicies::default()
         };
-        assert_eq!(policies.set().policies.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(policies.set().policies.keys().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
         policies.told.insert("c".to_owned(), &was);
         let set = policies.set();
-        assert_eq!(set.policies.keys().collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(set.policies.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(set.policies["c"].tier, Tier::Admin { priority: 7 });
     }
 

@@ -29,7 +29,10 @@ mod function;
 mod functions;
 mod intern;
 mod judge;
+mod lists;
 mod nets;
+mod selected;
+mod subject;
 mod subjects;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,11 +45,14 @@ use self::atoms::{Atoms, Parting};
 use self::classes::Classes;
 use self::endpoints::Endpoints;
 use self::functions::Functions;
+use self::lists::Lists;
 use self::nets::Range;
-use self::subjects::{Subject, Subjects};
+use self::selected::Selected;
+use self::subject::Turn;
+use self::subjects::Subjects;
 use super::evaluate::Because;
-use super::model::{Endpoint, EndpointId, Policy, PolicySet};
-use super::ruleset::{Change, Delta, Elements, Field, Ruleset, Set};
+use super::model::{Endpoint, EndpointId, PolicySet};
+use super::ruleset::{Change, Delta, Name, Ruleset};
 use crate::prefix::Family;
 pub use frame::{DISCOVERY, INVALID, NOT_READY, SPOOFED};
 
@@ -118,6 +124,7 @@ pub struct Compiler {
     endpoints: Endpoints,
     classes: Classes,
     atoms: Atoms,
+    lists: Lists,
     subjects: Subjects,
     functions: Functions,
     ruleset: Ruleset,
@@ -135,6 +142,7 @@ impl Compiler {
             endpoints: Endpoints::default(),
             classes: Classes::default(),
             atoms: Atoms::default(),
+            lists: Lists::default(),
             subjects: Subjects::default(),
             functions: Functions::default(),
             ruleset: Ruleset::default(),
@@ -154,13 +162,13 @@ impl Compiler {
     }
 
     /// Takes over a new situation; the difference it makes.
-    pub fn set_situation(&mut self, situation: Situation) -> Delta {
+    pub fn set_situation(&mut self, mut situation: Situation) -> Delta {
+        share(&mut situation.policies, &self.situation.policies);
         if situation == self.situation {
             return Delta::default();
         }
-        let before = std::mem::replace(&mut self.situation, situation);
-        let stale = Stale::between(&before.policies, &self.situation.policies);
-        self.rebuild(&BTreeSet::new(), &stale)
+        self.situation = situation;
+        self.rebuild(&BTreeSet::new())
     }
 
     /// Takes over other ports and prefixes, under the same policies; the difference they make.
@@ -170,7 +178,7 @@ impl Compiler {
         }
         self.situation.ports = ports;
         self.situation.far = far;
-        self.rebuild(&BTreeSet::new(), &Stale::default())
+        self.rebuild(&BTreeSet::new())
     }
 
     /// Takes over changes of endpoints; the difference they make. Those of remote endpoints and
@@ -186,35 +194,60 @@ impl Compiler {
             self.endpoints.change(change, &mut touched);
         }
         if local {
-            return self.rebuild(&touched, &Stale::default());
+            return self.rebuild(&touched);
         }
         self.reclassify(&touched)
     }
 
     /// Makes everything anew that may be otherwise.
-    fn rebuild(&mut self, touched: &BTreeSet<IpAddr>, stale: &Stale) -> Delta {
-        let before = std::mem::take(&mut self.subjects);
-        self.subjects = Subjects::of(&self.situation, &self.endpoints, before, stale);
-        let mut parting = self.atoms.take_over(&mut self.subjects);
+    fn rebuild(&mut self, touched: &BTreeSet<IpAddr>) -> Delta {
+        let mut parting = self.select();
         let touched = self.affected(&mut parting, touched);
-        let (moves, _) = self.classify(&touched);
+        let moves = self.classify(&touched);
         let ranges = parting.nets.then(|| self.reclass_ranges());
         self.classes.sweep();
-        self.functions.begin();
+        let turns = self.update_subjects();
         let mut next = self.assemble(ranges);
         // What may be very large is not compared: what changes in it is known.
         let mut inet = self.functions.write(&mut self.ruleset);
-        let aside = Aside::take(&mut self.ruleset);
+        let from_classes = self.subjects.maps_in(&self.ruleset);
+        let aside = Aside::take(&mut self.ruleset, &from_classes);
         let between = Delta::between(&self.ruleset, &next);
         inet.extend(between.inet);
         aside.put_back(&mut next);
         inet.extend(frame::move_addresses(&mut next, &moves));
         self.ruleset = next;
-        inet.extend(self.functions.end(&mut self.ruleset));
+        inet.extend(turns.iter().flat_map(|(map, t)| frame::turn(&mut self.ruleset, map, t)));
+        inet.extend(self.functions.keep_only(self.subjects.places(), &mut self.ruleset));
         if !inet.is_empty() || !between.arp.is_empty() {
             inet.extend(self.next_generation());
         }
         Delta { inet, ..between }
+    }
+
+    /// Finds out which policies select which local pods; how what these name parts endpoints
+    /// otherwise than before.
+    fn select(&mut self) -> Parting {
+        let selected = Selected::of(&self.situation, &self.endpoints);
+        let parting = self.lists.take_over(selected.policies(), &mut self.atoms);
+        let PolicySet { default, default_mode, .. } = self.situation.policies;
+        self.subjects.take_over(&selected, &self.lists, (default, default_mode));
+        parting
+    }
+
+    /// Has every subject find out where classes lead now; what changes in maps that are there.
+    fn update_subjects(&mut self) -> Vec<(Name, Vec<Turn>)> {
+        let changed = self.classes.take_changed();
+        let mut all = Vec::new();
+        for subject in self.subjects.all_mut() {
+            let turns = subject.update(&changed, &self.classes, &self.atoms, &mut self.functions);
+            if !turns.is_empty() {
+                all.push((subject.classes_name(), turns));
+            }
+        }
+        let there = &self.ruleset.inet.sets;
+        all.retain(|(map, _)| there.contains_key(map));
+        all
     }
 
     /// Addresses that may be of other classes now than before.
@@ -241,44 +274,39 @@ impl Compiler {
         }
         let ranges = self.atoms.nets().iter();
         let classed = ranges.filter_map(|(range, atoms)| {
-            let (class, _) = self.classes.enter(atoms)?;
+            let class = self.classes.enter(atoms)?;
             Some((*range, class))
         });
         classed.collect()
     }
 
-    /// All rules but those of functions, from what is known, without endpoints' addresses.
-    fn assemble(&mut self, ranges: Option<Vec<(Range, u32)>>) -> Ruleset {
+    /// All rules but those of functions, from what is known, without endpoints' addresses and
+    /// without maps from classes that are there.
+    fn assemble(&self, ranges: Option<Vec<(Range, u32)>>) -> Ruleset {
         let mut ruleset = frame::ruleset(&self.situation, &self.endpoints, self.generation);
         match ranges {
             Some(ranges) => frame::set_ranges(&mut ruleset, &ranges),
             None => frame::copy_ranges(&mut ruleset, &self.ruleset),
         }
-        let changed = self.classes.take_changed();
-        for subject in self.subjects.all_mut() {
-            let functions = &mut self.functions;
-            if subject.is_about(&changed, &self.atoms)
-                || !subject.copy(functions, &self.ruleset, &mut ruleset)
-            {
-                subject.write(&self.classes, &self.atoms, functions, &mut ruleset);
+        for subject in self.subjects.all() {
+            subject.write(&mut ruleset);
+            let name = subject.classes_name();
+            if subject.asks_who() && !self.ruleset.inet.sets.contains_key(&name) {
+                ruleset.inet.sets.insert(name, subject.classes_set());
             }
         }
         self.subjects.write_entries(&mut ruleset);
         ruleset
     }
 
-    /// Finds the classes that addresses belong to now: those that are in another one, and the
-    /// classes that nobody was in before.
-    fn classify(&mut self, addresses: &[IpAddr]) -> (Vec<Move>, Vec<u32>) {
-        let (mut moves, mut fresh) = (Vec::new(), Vec::new());
+    /// Finds the classes that addresses belong to now; those that are in another one.
+    fn classify(&mut self, addresses: &[IpAddr]) -> Vec<Move> {
+        let mut moves = Vec::new();
         let mut matcher = self.atoms.matcher();
         for address in addresses {
             let was = frame::class_of(&self.ruleset, *address);
             let key = self.endpoints.find(*address).map(|e| matcher.key(*address, e));
-            let now = self.classes.enter(&key.unwrap_or_default()).map(|(class, new)| {
-                fresh.extend(new.then_some(class));
-                class
-            });
+            let now = self.classes.enter(&key.unwrap_or_default());
             // Entered before it is left: a class that it stays in is not forgotten.
             if let Some(was) = was {
                 self.classes.leave(was);
@@ -287,46 +315,23 @@ impl Compiler {
                 moves.push((*address, now));
             }
         }
-        (moves, fresh)
+        moves
     }
 
     /// Moves addresses to the classes they belong to now.
     fn reclassify(&mut self, touched: &BTreeSet<IpAddr>) -> Delta {
         let touched: Vec<IpAddr> = touched.iter().copied().collect();
-        let (moves, fresh) = self.classify(&touched);
+        let moves = self.classify(&touched);
         if moves.is_empty() {
             return Delta::default();
         }
-        let mut inet = self.classes_appear(&fresh);
+        // Classes that nobody was in before lead somewhere, too.
+        let turns = self.update_subjects();
+        let mut inet = self.functions.write(&mut self.ruleset);
+        inet.extend(turns.iter().flat_map(|(map, t)| frame::turn(&mut self.ruleset, map, t)));
         inet.extend(frame::move_addresses(&mut self.ruleset, &moves));
         inet.extend(self.next_generation());
         Delta { anew: false, inet, arp: Vec::new() }
-    }
-
-    /// Tells every subject about classes that nobody was in before.
-    fn classes_appear(&mut self, fresh: &[u32]) -> Vec<Change> {
-        let mut additions: BTreeMap<String, Set> = BTreeMap::new();
-        for subject in self.subjects.all_mut() {
-            drop(self.functions.take_used());
-            for class in fresh {
-                let key = self.classes.key(*class);
-                let Some(verdict) = subject.verdict(key, &self.atoms, &mut self.functions) else {
-                    continue;
-                };
-                let set =
-                    additions.entry(subject.classes_name()).or_insert_with(Subject::classes_set);
-                if let Elements::Verdicts(all) = &mut set.elements {
-                    all.insert(vec![Field::Mark(*class)], verdict);
-                }
-            }
-            subject.uses(self.functions.take_used());
-        }
-        let mut changes = self.functions.write(&mut self.ruleset);
-        for (name, set) in additions {
-            frame::extend(&mut self.ruleset, &name, &set);
-            changes.push(Change::Insert(name, set));
-        }
-        changes
     }
 
     fn next_generation(&mut self) -> Vec<Change> {
@@ -337,25 +342,13 @@ impl Compiler {
     }
 }
 
-/// Policies that are not as they were.
-#[derive(Debug, Default)]
-struct Stale {
-    default: bool,
-    names: BTreeSet<String>,
-}
-
-impl Stale {
-    fn between(before: &PolicySet, now: &PolicySet) -> Self {
-        let differs = |name: &&String| before.policies.get(*name) != now.policies.get(*name);
-        Self {
-            default: (before.default, before.default_mode) != (now.default, now.default_mode),
-            names: now.policies.keys().filter(differs).cloned().collect(),
+/// Has policies that are as they were be those that are known, so that they need not be compared
+/// again.
+fn share(policies: &mut PolicySet, known: &PolicySet) {
+    for (name, policy) in &mut policies.policies {
+        if let Some(same) = known.policies.get(name).filter(|known| *known == policy) {
+            *policy = same.clone();
         }
-    }
-
-    /// Whether what these policies make of a pod may be otherwise.
-    fn concerns(&self, policies: &[(&String, &Policy)]) -> bool {
-        self.default || policies.iter().any(|(name, _)| self.names.contains(*name))
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::model::{
-    Action, Default, Direction, Endpoint, EndpointId, Mode, Peer, Policy, PolicySet, PortMatch,
-    Ports, Protocol, Rule,
+    Action, Default, Direction, Endpoint, EndpointId, Mode, Peer, Policy, PolicyName, PolicySet,
+    PortMatch, Ports, Protocol, Rule,
 };
 
 /// One flow, by its first packet.
@@ -59,7 +59,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleRef {
     /// Name of the policy.
-    pub policy: String,
+    pub policy: PolicyName,
     /// In which of its lists.
     pub direction: Direction,
     /// The rule's place in it, from 0.
@@ -73,7 +73,7 @@ pub enum Because {
     Rule(RuleRef),
     /// Namespaced policies select the endpoint and none of them lists the flow; the first of
     /// them by name.
-    Unlisted(String, Direction),
+    Unlisted(PolicyName, Direction),
     /// No policy is about it.
     Default(Direction),
 }
@@ -197,8 +197,8 @@ impl End<'_> {
         isolated_by.map(|name| (Verdict::Deny, Because::Unlisted(name.clone(), self.direction)))
     }
 
-    fn rule(&self, policy: &str, index: usize) -> Because {
-        let policy = policy.to_owned();
+    fn rule(&self, policy: &PolicyName, index: usize) -> Because {
+        let policy = policy.clone();
         Because::Rule(RuleRef { policy, direction: self.direction, index })
     }
 

@@ -141,7 +141,7 @@ mod tests {
         /// What is left out of what is told changes no verdict.
         #[test]
         fn what_is_told_is_enough(world in sample::world(), flows in vec(sample::flow(), 1..20)) {
-            let keys = Keys::of(world.policies.policies.values());
+            let keys = Keys::of(world.policies.policies.values().map(|policy| &**policy));
             let mut told = world.endpoints.clone();
             for endpoint in told.values_mut() {
                 let mut identity = (*endpoint.identity).clone();

@@ -12,6 +12,10 @@ use crate::selector::{Labels, Selector};
 /// What an endpoint is known by, unique in its slice: `<cluster>/<namespace>/<pod>`.
 pub type EndpointId = Arc<str>;
 
+/// What a policy is called, unique in its slice: `<name>` of an admin policy, `<namespace>/<name>`
+/// of a namespaced one, `<cluster>/<namespace>/<name>` of a cluster's own NetworkPolicy.
+pub type PolicyName = Arc<str>;
+
 /// What policies select an endpoint by. Pods of one workload mostly share one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
@@ -241,15 +245,14 @@ pub struct PolicySet {
     pub default: Default,
     /// Whether the default is carried out.
     pub default_mode: Mode,
-    /// Policies by name, unique in the slice: `<name>` of an admin policy,
-    /// `<namespace>/<name>` of a namespaced one, `<cluster>/<namespace>/<name>` of a cluster's
-    /// own NetworkPolicy.
-    pub policies: BTreeMap<String, Policy>,
+    /// Policies by name. Whoever changes one leaves the others in their place in memory, by which
+    /// they are known to be the same.
+    pub policies: BTreeMap<PolicyName, Arc<Policy>>,
 }
 
 impl PolicySet {
     /// Admin policies in the order they are asked; equal priorities by name.
-    pub fn admin(&self) -> Vec<(&String, &Policy)> {
+    pub fn admin(&self) -> Vec<(&PolicyName, &Arc<Policy>)> {
         let mut all: Vec<_> =
             self.policies.iter().filter(|(_, p)| p.tier != Tier::Namespaced).collect();
         all.sort_by_key(|(name, policy)| (policy.tier, *name));
@@ -258,12 +261,12 @@ impl PolicySet {
 
     /// All policies in the order they are asked: admin policies, then namespaced ones by name,
     /// which have no order among them.
-    pub fn in_order(&self) -> Vec<(&String, &Policy)> {
+    pub fn in_order(&self) -> Vec<(&PolicyName, &Arc<Policy>)> {
         self.admin().into_iter().chain(self.namespaced()).collect()
     }
 
     /// Namespaced policies, by name.
-    pub fn namespaced(&self) -> impl Iterator<Item = (&String, &Policy)> {
+    pub fn namespaced(&self) -> impl Iterator<Item = (&PolicyName, &Arc<Policy>)> {
         self.policies.iter().filter(|(_, p)| p.tier == Tier::Namespaced)
     }
 }

@@ -7,13 +7,14 @@ mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::evaluate::{Directory, Flow, Verdict, evaluate};
 use super::keys::Keys;
 use super::model::{
-    Direction, Endpoint, EndpointId, Identity, Peer, Policy, PolicySet, Ports, Protocol,
+    Direction, Endpoint, EndpointId, Identity, Peer, Policy, PolicyName, PolicySet, Ports, Protocol,
 };
 use crate::prefix::Family;
 pub use traffic::Traffic;
@@ -136,7 +137,7 @@ enum Fate {
 
 impl<'a> Both<'a> {
     fn policies(&self) -> impl Iterator<Item = &'a Policy> {
-        self.before.policies.values().chain(self.after.policies.values())
+        self.before.policies.values().chain(self.after.policies.values()).map(|policy| &**policy)
     }
 
     fn changed(&self) -> Option<Difference<'a>> {
@@ -145,10 +146,10 @@ impl<'a> Both<'a> {
             return Some(Difference::Default);
         }
         let only = |one: &'a PolicySet, other: &'a PolicySet| {
-            let differs = move |(name, policy): &(&String, &Policy)| {
+            let differs = move |(name, policy): &(&PolicyName, &Arc<Policy>)| {
                 other.policies.get(*name) != Some(*policy)
             };
-            one.policies.iter().filter(differs).map(|(_, policy)| policy)
+            one.policies.iter().filter(differs).map(|(_, policy)| &**policy)
         };
         let all: Vec<&Policy> =
             only(self.before, self.after).chain(only(self.after, self.before)).collect();

@@ -8,8 +8,8 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use slicewire_core::name::ClusterName;
 use slicewire_core::policy::{
-    Action, Default, Endpoint, EndpointId, Flow, Identity, Mode, Peer, Policy, PolicySet,
-    PortMatch, Ports, Protocol, Rule, Tier, Who,
+    Action, Default, Endpoint, EndpointId, Flow, Identity, Mode, Peer, Policy, PolicyName,
+    PolicySet, PortMatch, Ports, Protocol, Rule, Tier, Who,
 };
 use slicewire_core::selector::{Labels, Operator, Requirement, Selector};
 
@@ -176,10 +176,14 @@ fn policy() -> impl Strategy<Value = Policy> {
 const ADMIN: &[Action] = &[Action::Allow, Action::Deny, Action::Pass];
 const NAMESPACED: &[Action] = &[Action::Allow];
 
+fn name() -> impl Strategy<Value = PolicyName> {
+    "[a-f]".prop_map(PolicyName::from)
+}
+
 /// Policies of a slice.
 pub(crate) fn policies() -> impl Strategy<Value = PolicySet> {
     let default = prop_oneof![2 => Just(Default::Open), 1 => Just(Default::Deny)];
-    (default, mode(), prop::collection::btree_map("[a-f]", policy(), 0..6))
+    (default, mode(), prop::collection::btree_map(name(), policy().prop_map(Arc::new), 0..6))
         .prop_map(|(default, default_mode, policies)| PolicySet { default, default_mode, policies })
 }
 

@@ -1,7 +1,9 @@
 //! The compiler against the oracle, and the parts of the rules that are not policy.
 
+mod edits;
 mod guard;
 mod incremental;
+mod meaning;
 mod oracle;
 mod semantics;
 

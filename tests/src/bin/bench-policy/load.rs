@@ -1,5 +1,6 @@
 //! Rules and endpoints into the kernel, and changes of them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -69,8 +70,8 @@ async fn once(
     }
     for change in 0..CHANGES / 5 {
         let name = format!("namespace/policy-{change}");
-        let policy = policies.policies.get_mut(&name).context("no such policy")?;
-        let rules = policy.ingress.as_mut().context("it has no rules")?;
+        let policy = policies.policies.get_mut(name.as_str()).context("no such policy")?;
+        let rules = Arc::make_mut(policy).ingress.as_mut().context("it has no rules")?;
         rules.rotate_left(1);
         rules.truncate(rules.len() - 1);
         let situation = slice::situation(policies.clone(), args.pods);

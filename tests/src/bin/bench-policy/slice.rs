@@ -123,10 +123,10 @@ pub(crate) fn policies(shape: Shape, rules: usize, pods: usize, apps: usize) -> 
             ingress: Some(list),
             egress: None,
         };
-        policies.insert(format!("namespace/policy-{number}"), policy);
+        policies.insert(format!("namespace/policy-{number}").into(), policy.into());
     }
     let open = everybody();
-    policies.insert("everybody".to_owned(), open);
+    policies.insert("everybody".into(), open.into());
     PolicySet { default: Default::Open, default_mode: Mode::Enforce, policies }
 }
 

@@ -1,5 +1,5 @@
 //! What is kept up by itself when the rest of the rules is made anew, because there may be very
-//! much of it: maps from endpoints' addresses, and what functions are made of.
+//! much of it: maps from endpoints' addresses and from classes, and what functions are made of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +17,8 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    /// Takes them out, leaving empty maps.
-    pub(super) fn take(ruleset: &mut Ruleset) -> Self {
+    /// Takes them out, leaving empty maps, and these maps from classes with them.
+    pub(super) fn take(ruleset: &mut Ruleset, from_classes: &[Name]) -> Self {
         let table = &mut ruleset.inet;
         let addresses = [Family::V4, Family::V6].map(class_map).map(|name| {
             let taken = table.sets.get_mut(name).map(|set| {
@@ -29,7 +29,8 @@ impl Aside {
         });
         let mut counters = table.counters.split_off("counter-");
         table.counters.append(&mut counters.split_off("counter."));
-        let sets = part(&mut table.sets, "function-", "function.");
+        let mut sets = part(&mut table.sets, "function-", "function.");
+        sets.extend(from_classes.iter().filter_map(|name| table.sets.remove_entry(name)));
         let mut chains = part(&mut table.chains, "function-", "function.");
         chains.append(&mut part(&mut table.chains, "decision-", "decision."));
         Self { addresses, counters, sets, chains }

@@ -9,7 +9,6 @@ use ipnet::IpNet;
 
 use super::intern::Interner;
 use super::nets::Nets;
-use super::subjects::Subjects;
 use crate::policy::model::{Endpoint, Identity, Peer, Protocol, Who};
 use crate::selector::{Labels, Operator, Selector};
 
@@ -47,53 +46,13 @@ pub(super) struct Atoms {
 }
 
 impl Atoms {
-    /// Takes over the atoms of these subjects, and tells these the atoms' numbers; how that parts
-    /// endpoints otherwise than before.
-    pub(super) fn take_over(&mut self, subjects: &mut Subjects) -> Parting {
-        let names = subjects.all().flat_map(|s| s.their_ports.iter().cloned()).collect();
-        let renamed = self.names != names;
-        self.names = names;
+    /// Begins to number what rules name; these numbers stay in use.
+    pub(super) fn numbering(&mut self, known: impl Iterator<Item = u32>) -> Numbering<'_> {
         self.numbers.begin();
-        let mut differing: Vec<(u32, Atom)> = Vec::new();
-        for number in subjects.known_atoms() {
+        for number in known {
             self.numbers.keep(number);
         }
-        subjects.index(|peer| {
-            let atom = Atom::from(peer);
-            let (number, new) = self.numbers.number(atom);
-            if new {
-                differing.push((number, peer.into()));
-            }
-            number
-        });
-        self.ports.retain(|_, (name, _)| self.names.contains(name));
-        for (name, port) in self.ports.values() {
-            self.numbers.number(Atom::Port(name.clone(), *port));
-        }
-        let gone = self.numbers.end();
-        differing.extend(gone.into_iter().map(|(atom, number)| (number, atom)));
-        let nets = differing.iter().any(|(_, atom)| matches!(atom, Atom::Net(..)));
-        let selectors = differing.iter().any(|(_, atom)| matches!(atom, Atom::Who(_)));
-        if nets {
-            let nets = self.numbers.iter().filter_map(|(atom, number)| match atom {
-                Atom::Net(net, except) => Some((number, net, except)),
-                _ => None,
-            });
-            self.nets = Nets::of(&nets.collect::<Vec<_>>());
-        }
-        let regrouped = selectors.then(|| {
-            for (number, atom) in &differing {
-                if let Atom::Who(who) = atom {
-                    // What was known is gone, what was not is new.
-                    if !self.index.remove(*number, who) {
-                        self.index.insert(*number, who);
-                    }
-                }
-            }
-            let differing = differing.iter().filter_map(|(n, atom)| selector((atom, *n)));
-            Regrouped { index: Index::of(differing), seen: BTreeMap::new() }
-        });
-        Parting { all: nets || renamed, nets, regrouped }
+        Numbering { atoms: self, differing: Vec::new() }
     }
 
     /// Numbers of ports that endpoints call by one of these names.
@@ -112,16 +71,57 @@ impl Atoms {
         &self.nets
     }
 
+    fn find_nets(&mut self) {
+        let nets = self.numbers.iter().filter_map(|(atom, number)| match atom {
+            Atom::Net(net, except) => Some((number, net, except)),
+            _ => None,
+        });
+        self.nets = Nets::of(&nets.collect::<Vec<_>>());
+    }
+
     /// Something to find classes' keys with.
     pub(super) fn matcher(&mut self) -> Matcher<'_> {
         Matcher { atoms: self, seen: BTreeMap::new() }
     }
 }
 
-fn selector((atom, number): (&Atom, u32)) -> Option<(u32, &Who)> {
-    match atom {
-        Atom::Who(who) => Some((number, who)),
-        _ => None,
+/// Gives numbers to what rules name.
+pub(super) struct Numbering<'a> {
+    atoms: &'a mut Atoms,
+    /// What was not known before.
+    differing: Vec<(u32, Atom)>,
+}
+
+impl Numbering<'_> {
+    /// The number of what a rule names.
+    pub(super) fn number(&mut self, peer: &Peer) -> u32 {
+        let atom = Atom::from(peer);
+        let (number, new) = self.atoms.numbers.number(&atom);
+        if new {
+            self.differing.push((number, atom));
+        }
+        number
+    }
+
+    /// Forgets what is not in use any more, and ports that are called by none of these names; how
+    /// all that parts endpoints otherwise than before.
+    pub(super) fn end(self, names: BTreeSet<PortName>) -> Parting {
+        let Self { atoms, mut differing } = self;
+        let renamed = atoms.names != names;
+        atoms.names = names;
+        atoms.ports.retain(|_, (name, _)| atoms.names.contains(name));
+        for number in atoms.ports.keys() {
+            atoms.numbers.keep(*number);
+        }
+        let gone = atoms.numbers.end();
+        differing.extend(gone.into_iter().map(|(atom, number)| (number, atom)));
+        let nets = differing.iter().any(|(_, atom)| matches!(atom, Atom::Net(..)));
+        if nets {
+            atoms.find_nets();
+        }
+        let selectors = differing.iter().any(|(_, atom)| matches!(atom, Atom::Who(_)));
+        let regrouped = selectors.then(|| atoms.index.regroup(&differing));
+        Parting { all: nets || renamed, nets, regrouped }
     }
 }
 
@@ -139,14 +139,22 @@ pub(super) struct Parting {
 pub(super) struct Regrouped {
     index: Index,
     seen: BTreeMap<*const Identity, bool>,
+    /// The last answer: of endpoints in order many in a row share an identity.
+    last: Option<(*const Identity, bool)>,
 }
 
 impl Regrouped {
     /// Whether this endpoint is. Endpoints asked about live longer than this.
     pub(super) fn is(&mut self, endpoint: &Endpoint) -> bool {
+        let identity = Arc::as_ptr(&endpoint.identity);
+        if let Some((_, answer)) = self.last.filter(|(last, _)| *last == identity) {
+            return answer;
+        }
         let index = &self.index;
-        let answer = || !index.find(&endpoint.identity).is_empty();
-        *self.seen.entry(Arc::as_ptr(&endpoint.identity)).or_insert_with(answer)
+        let find = || !index.find(&endpoint.identity).is_empty();
+        let answer = *self.seen.entry(identity).or_insert_with(find);
+        self.last = Some((identity, answer));
+        answer
     }
 }
 
@@ -170,7 +178,7 @@ impl Matcher<'_> {
                 continue;
             }
             for port in numbers {
-                let (number, _) = self.atoms.numbers.number(Atom::Port(name.clone(), *port));
+                let (number, _) = self.atoms.numbers.number(&Atom::Port(name.clone(), *port));
                 self.atoms.ports.insert(number, (name.clone(), *port));
                 key.push(number);
             }
@@ -225,6 +233,20 @@ impl Index {
                 act(self.by_namespace.entry(name.clone()).or_default());
             }
         }
+    }
+
+    /// Takes selectors out that are known, and in that are not: what differs is gone or new.
+    fn regroup(&mut self, differing: &[(u32, Atom)]) -> Regrouped {
+        let selectors = differing.iter().filter_map(|(number, atom)| match atom {
+            Atom::Who(who) => Some((*number, who)),
+            _ => None,
+        });
+        for (number, who) in selectors.clone() {
+            if !self.remove(number, who) {
+                self.insert(number, who);
+            }
+        }
+        Regrouped { index: Self::of(selectors), seen: BTreeMap::new(), last: None }
     }
 
     fn insert(&mut self, number: u32, who: &Who) {

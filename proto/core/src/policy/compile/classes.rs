@@ -10,9 +10,11 @@ pub(super) struct Classes {
     numbers: Interner<Vec<u32>>,
     all: BTreeMap<u32, Class>,
     by_atom: BTreeMap<u32, BTreeSet<u32>>,
-    /// Atoms of classes that have come or gone.
-    changed: BTreeSet<u32>,
+    changed: Changed,
 }
+
+/// Classes that have come or gone, by the atoms in their keys.
+pub(super) type Changed = BTreeMap<u32, BTreeSet<u32>>;
 
 #[derive(Debug)]
 struct Class {
@@ -22,25 +24,22 @@ struct Class {
 }
 
 impl Classes {
-    /// Counts one more address with this key; its class, and whether nobody was in it before.
-    /// There is no class for the key that is empty.
-    pub(super) fn enter(&mut self, key: &[u32]) -> Option<(u32, bool)> {
+    /// Counts one more address with this key; its class. There is none for the key that is empty.
+    pub(super) fn enter(&mut self, key: &[u32]) -> Option<u32> {
         if key.is_empty() {
             return None;
         }
-        let (number, _) = self.numbers.number(key.to_vec());
+        let (number, _) = self.numbers.number(&key.to_vec());
         let (by_atom, changed) = (&mut self.by_atom, &mut self.changed);
-        let mut new = false;
         let class = self.all.entry(number).or_insert_with(|| {
-            new = true;
-            changed.extend(key);
             for atom in key {
+                changed.entry(*atom).or_default().insert(number);
                 by_atom.entry(*atom).or_default().insert(number);
             }
             Class { key: key.to_vec(), members: 0 }
         });
         class.members += 1;
-        Some((number, new))
+        Some(number)
     }
 
     /// Counts one address less.
@@ -57,8 +56,8 @@ impl Classes {
         self.all.retain(|number, class| {
             if class.members == 0 {
                 numbers.forget(&class.key);
-                changed.extend(&class.key);
                 for atom in &class.key {
+                    changed.entry(*atom).or_default().insert(*number);
                     if let Some(of_atom) = by_atom.get_mut(atom) {
                         of_atom.remove(number);
                     }
@@ -69,8 +68,8 @@ impl Classes {
         by_atom.retain(|_, classes| !classes.is_empty());
     }
 
-    /// Atoms of classes that have come or gone since this was asked.
-    pub(super) fn take_changed(&mut self) -> BTreeSet<u32> {
+    /// Classes that have come or gone since this was asked.
+    pub(super) fn take_changed(&mut self) -> Changed {
         std::mem::take(&mut self.changed)
     }
 

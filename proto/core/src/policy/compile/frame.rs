@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::endpoints::Endpoints;
 use super::nets::Range;
+use super::subject::Turn;
 use super::{Port, Role, Situation, class_map};
 use crate::policy::model::Direction;
 use crate::policy::ruleset::{
@@ -290,13 +291,29 @@ pub(super) fn insert_verdict(ruleset: &mut Ruleset, map: &str, key: Key, verdict
     }
 }
 
-/// Adds all elements of a map to verdicts to the map of that name.
-pub(super) fn extend(ruleset: &mut Ruleset, map: &Name, more: &Set) {
-    if let Elements::Verdicts(more) = &more.elements {
-        for (key, verdict) in more {
-            insert_verdict(ruleset, map, key.clone(), verdict.clone());
+/// Has classes lead somewhere else in a map; the changes that this is.
+pub(super) fn turn(ruleset: &mut Ruleset, map: &Name, turns: &[Turn]) -> Vec<Change> {
+    let set = ruleset.inet.sets.get_mut(map);
+    let Some(Elements::Verdicts(all)) = set.map(|set| &mut set.elements) else { return Vec::new() };
+    let (mut stale, mut fresh) = (Vec::new(), Vec::new());
+    for turn in turns {
+        let key = vec![Field::Mark(turn.class)];
+        let before = all.remove(&key);
+        stale.extend(before.map(|verdict| (key.clone(), verdict)));
+        if let Some(place) = turn.now {
+            all.insert(key.clone(), place.verdict());
+            fresh.push((key, place.verdict()));
         }
     }
+    let part = |elements| Set::verdicts(&[Kind::Mark], elements);
+    let mut changes = Vec::new();
+    if !stale.is_empty() {
+        changes.push(Change::Remove(map.clone(), part(stale)));
+    }
+    if !fresh.is_empty() {
+        changes.push(Change::Insert(map.clone(), part(fresh)));
+    }
+    changes
 }
 
 /// The class that an endpoint's address is in.

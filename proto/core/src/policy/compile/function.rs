@@ -20,12 +20,13 @@ pub(super) struct Function {
 
 impl Function {
     /// What rules come to, where the destination calls its ports `named`.
-    pub(super) fn of(judge: &Judge, entries: &[&Entry], named: &NamedPorts) -> Self {
-        let otherwise = decide(judge, entries, |entry| entry.ports.is_empty());
+    pub(super) fn of(judge: &Judge, entries: &[Entry<'_>], named: &NamedPorts) -> Self {
+        let otherwise = decide(judge, entries, |entry| entry.ports().is_empty());
         let mut by_port = ByPort::new();
         for protocol in Protocol::ALL.into_iter().filter(|p| mentioned(entries, *p)) {
             for (first, last) in pieces(entries, protocol, named) {
-                let decision = decide(judge, entries, |entry| lists(entry, protocol, first, named));
+                let decision =
+                    decide(judge, entries, |entry| lists(*entry, protocol, first, named));
                 if decision != otherwise {
                     put(&mut by_port, protocol.number(), (first, last), decision);
                 }
@@ -40,20 +41,21 @@ impl Function {
     pub(super) fn beyond(
         &self,
         judge: &Judge,
-        entries: &[&Entry],
-        more: &[&Entry],
+        entries: &[Entry<'_>],
+        more: &[Entry<'_>],
         named: &NamedPorts,
     ) -> Option<ByPort> {
-        if more.iter().any(|entry| entry.ports.is_empty()) {
+        if more.iter().any(|entry| entry.ports().is_empty()) {
             return None;
         }
         let mut differing = ByPort::new();
         for protocol in Protocol::ALL.into_iter().filter(|p| mentioned(more, *p)) {
             for (first, last) in pieces(entries, protocol, named) {
-                if !more.iter().any(|entry| lists(entry, protocol, first, named)) {
+                if !more.iter().any(|entry| lists(*entry, protocol, first, named)) {
                     continue;
                 }
-                let decision = decide(judge, entries, |entry| lists(entry, protocol, first, named));
+                let decision =
+                    decide(judge, entries, |entry| lists(*entry, protocol, first, named));
                 if decision != *self.at(protocol.number(), first) {
                     put(&mut differing, protocol.number(), (first, last), decision);
                 }
@@ -69,18 +71,18 @@ impl Function {
     }
 }
 
-fn decide(judge: &Judge, entries: &[&Entry], lists: impl Fn(&Entry) -> bool) -> Decision {
-    let listing: Vec<&Entry> = entries.iter().copied().filter(|entry| lists(entry)).collect();
+fn decide(judge: &Judge, entries: &[Entry<'_>], lists: impl Fn(&Entry<'_>) -> bool) -> Decision {
+    let listing: Vec<Entry<'_>> = entries.iter().copied().filter(|entry| lists(entry)).collect();
     judge.decide(&listing)
 }
 
-fn mentioned(entries: &[&Entry], protocol: Protocol) -> bool {
-    entries.iter().any(|entry| entry.ports.iter().any(|wanted| wanted.protocol == protocol))
+fn mentioned(entries: &[Entry<'_>], protocol: Protocol) -> bool {
+    entries.iter().any(|entry| entry.ports().iter().any(|wanted| wanted.protocol == protocol))
 }
 
-fn lists(entry: &Entry, protocol: Protocol, port: u16, named: &NamedPorts) -> bool {
-    entry.ports.is_empty()
-        || ranges(&entry.ports, protocol, named).any(|(a, b)| (a..=b).contains(&port))
+fn lists(entry: Entry<'_>, protocol: Protocol, port: u16, named: &NamedPorts) -> bool {
+    entry.ports().is_empty()
+        || ranges(entry.ports(), protocol, named).any(|(a, b)| (a..=b).contains(&port))
 }
 
 /// Adds a piece, as part of the one just before it where that decides the same.
@@ -94,10 +96,10 @@ fn put(by_port: &mut ByPort, protocol: u8, (first, last): (u16, u16), decision: 
 }
 
 /// The protocol's ports, cut wherever a rule begins or ends.
-fn pieces(entries: &[&Entry], protocol: Protocol, named: &NamedPorts) -> Vec<(u16, u16)> {
+fn pieces(entries: &[Entry<'_>], protocol: Protocol, named: &NamedPorts) -> Vec<(u16, u16)> {
     let mut starts = BTreeSet::from([0u16]);
     for entry in entries {
-        for (first, last) in ranges(&entry.ports, protocol, named) {
+        for (first, last) in ranges(entry.ports(), protocol, named) {
             starts.insert(first);
             starts.extend(last.checked_add(1));
         }

@@ -1,6 +1,6 @@
 //! Functions and decisions in use, as chains.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Counted;
 use super::function::{ByPort, Function};
@@ -24,10 +24,8 @@ struct Form {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Rest {
     Decision(Decision),
-    /// What is decided where this leads.
-    Verdict(Verdict),
-    /// What the function of this number decides.
-    Base(u32),
+    /// What is decided there.
+    Base(Place),
 }
 
 /// Functions and decisions in use. Their chains are made once, and stay as they are.
@@ -36,25 +34,15 @@ pub(super) struct Functions {
     forms: Interner<Form>,
     decisions: Interner<Decision>,
     counters: Interner<Counted>,
+    needs: BTreeMap<Place, Needs>,
     made: Vec<Made>,
-    used: Used,
 }
 
-/// Numbers of what somebody uses.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Used {
-    forms: BTreeSet<u32>,
-    decisions: BTreeSet<u32>,
-    counters: BTreeSet<u32>,
-}
-
-impl Used {
-    /// All that both use.
-    pub(super) fn add(&mut self, mut other: Self) {
-        self.forms.append(&mut other.forms);
-        self.decisions.append(&mut other.decisions);
-        self.counters.append(&mut other.counters);
-    }
+/// What a chain leads to, and numbers of what it counts with.
+#[derive(Debug, Default)]
+struct Needs {
+    places: Vec<Place>,
+    counters: Vec<u32>,
 }
 
 /// Something that was not there before.
@@ -66,20 +54,24 @@ enum Made {
 }
 
 /// Where a function is carried out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// It is one decision whatever the port.
-    Decision(Verdict),
-    /// The form of this number.
+    /// In the chain of the decision of this number: it is one whatever the port.
+    Decision(u32),
+    /// In the chain of the form of this number.
     Form(u32),
 }
 
 impl Place {
     /// What leads there.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(self) -> Verdict {
+        Verdict::Goto(self.name())
+    }
+
+    fn name(self) -> Name {
         match self {
-            Self::Decision(verdict) => verdict.clone(),
-            Self::Form(number) => Verdict::Goto(form_name(*number)),
+            Self::Decision(number) => decision_name(number),
+            Self::Form(number) => form_name(number),
         }
     }
 }
@@ -108,28 +100,30 @@ fn counter_name(number: u32) -> Name {
 }
 
 impl Functions {
-    /// Begins to ask for everything that is in use.
-    pub(super) fn begin(&mut self) {
+    /// Removes all but these places and what they need; the changes that this is. What leads to
+    /// the others has been removed before.
+    pub(super) fn keep_only(&mut self, places: Vec<Place>, ruleset: &mut Ruleset) -> Vec<Change> {
         self.forms.begin();
         self.decisions.begin();
         self.counters.begin();
+        let mut left = places;
+        while let Some(place) = left.pop() {
+            let first = match place {
+                Place::Decision(number) => self.decisions.keep(number),
+                Place::Form(number) => self.forms.keep(number),
+            };
+            if let Some(needs) = self.needs.get(&place).filter(|_| first) {
+                for number in &needs.counters {
+                    self.counters.keep(*number);
+                }
+                left.extend(&needs.places);
+            }
+        }
+        self.remove_rest(ruleset)
     }
 
-    /// What has been asked for since this was asked.
-    pub(super) fn take_used(&mut self) -> Used {
-        std::mem::take(&mut self.used)
-    }
-
-    /// Asks for what somebody uses still.
-    pub(super) fn keep(&mut self, used: &Used) {
-        used.forms.iter().for_each(|number| self.forms.keep(*number));
-        used.decisions.iter().for_each(|number| self.decisions.keep(*number));
-        used.counters.iter().for_each(|number| self.counters.keep(*number));
-    }
-
-    /// Everything in use has been asked for: removes the rest; the changes that this is. What
-    /// leads there has been removed before.
-    pub(super) fn end(&mut self, ruleset: &mut Ruleset) -> Vec<Change> {
+    /// Removes what has not been asked for.
+    fn remove_rest(&mut self, ruleset: &mut Ruleset) -> Vec<Change> {
         let mut chains = Vec::new();
         let mut changes = Vec::new();
         let table = &mut ruleset.inet;
@@ -139,9 +133,13 @@ impl Functions {
                 table.sets.remove(&map_name(&name));
                 changes.push(Change::DeleteSet(map_name(&name)));
             }
+            self.needs.remove(&Place::Form(number));
             chains.push(name);
         }
-        chains.extend(self.decisions.end().into_iter().map(|(_, n)| decision_name(n)));
+        for (_, number) in self.decisions.end() {
+            self.needs.remove(&Place::Decision(number));
+            chains.push(decision_name(number));
+        }
         let emptied = chains.iter().map(|name| Change::SetRules(name.clone(), Vec::new()));
         changes.splice(0..0, emptied);
         for name in chains {
@@ -159,92 +157,96 @@ impl Functions {
     /// Where a function is carried out. What it takes and is not there yet is to be written.
     pub(super) fn place(&mut self, function: &Function) -> Place {
         if function.by_port.is_empty() {
-            return Place::Decision(self.decision(&function.otherwise));
+            return self.decision(&function.otherwise);
         }
         let rest = Rest::Decision(function.otherwise.clone());
         self.form(Form { by_port: function.by_port.clone(), rest })
     }
 
-    /// Where a function is carried out that decides as another one but for these ports. The other
-    /// one has been asked for.
-    pub(super) fn place_beyond(&mut self, by_port: ByPort, base: &Place) -> Place {
+    /// Where a function is carried out that decides as another one but for these ports.
+    pub(super) fn place_beyond(&mut self, by_port: ByPort, base: Place) -> Place {
         if by_port.is_empty() {
-            return base.clone();
+            return base;
         }
-        let rest = match base {
-            Place::Decision(verdict) => Rest::Verdict(verdict.clone()),
-            Place::Form(number) => Rest::Base(*number),
-        };
-        self.form(Form { by_port, rest })
+        self.form(Form { by_port, rest: Rest::Base(base) })
     }
 
     fn form(&mut self, form: Form) -> Place {
-        let (number, new) = self.forms.number(form.clone());
-        self.used.forms.insert(number);
-        let name = form_name(number);
-        // Asked for again, too: what they use is in use.
+        let (number, new) = self.forms.number(&form);
+        let place = Place::Form(number);
+        if !new {
+            return place;
+        }
+        let mut needs = Needs::default();
         let mut rules = if form.is_map() {
-            vec![self.map(&name, &form, new)]
+            vec![self.map(&place.name(), &form, &mut needs)]
         } else {
-            form.by_port.iter().map(|(key, decision)| self.one(*key, decision)).collect()
+            let all = form.by_port.iter();
+            all.map(|(key, decision)| self.one(*key, decision, &mut needs)).collect()
         };
         rules.push(match &form.rest {
-            Rest::Decision(decision) => self.steps(decision),
-            Rest::Verdict(verdict) => vec![Step::Do(verdict.clone())],
-            Rest::Base(number) => vec![Step::Do(Verdict::Goto(form_name(*number)))],
+            Rest::Decision(decision) => self.steps(decision, &mut needs),
+            Rest::Base(base) => {
+                needs.places.push(*base);
+                vec![Step::Do(base.verdict())]
+            }
         });
-        if new {
-            self.made.push(Made::Chain(name, Chain { hook: None, rules }));
-        }
-        Place::Form(number)
+        self.make(place, rules, needs)
+    }
+
+    fn make(&mut self, place: Place, rules: Vec<Rule>, needs: Needs) -> Place {
+        self.made.push(Made::Chain(place.name(), Chain { hook: None, rules }));
+        self.needs.insert(place, needs);
+        place
     }
 
     /// A rule for one range.
-    fn one(&mut self, (protocol, first, last): (u8, u16, u16), decision: &Decision) -> Rule {
+    fn one(
+        &mut self,
+        (protocol, first, last): (u8, u16, u16),
+        decision: &Decision,
+        needs: &mut Needs,
+    ) -> Rule {
         let mut rule = vec![Step::FlowProtocol(protocol)];
         if (first, last) != (0, u16::MAX) {
             rule.push(Step::FlowPort(first, last));
         }
-        rule.extend(self.steps(decision));
+        rule.extend(self.steps(decision, needs));
         rule
     }
 
     /// A map for many ranges, and the rule that asks it.
-    fn map(&mut self, name: &str, form: &Form, new: bool) -> Rule {
-        let elements: Vec<_> = form
-            .by_port
-            .iter()
-            .map(|((protocol, first, last), decision)| {
-                let key = vec![Field::Protocol(*protocol), Field::Ports(*first, *last)];
-                (key, self.decision(decision))
-            })
-            .collect();
+    fn map(&mut self, name: &str, form: &Form, needs: &mut Needs) -> Rule {
+        let all = form.by_port.iter();
+        let elements = all.map(|((protocol, first, last), decision)| {
+            let place = self.decision(decision);
+            needs.places.push(place);
+            (vec![Field::Protocol(*protocol), Field::Ports(*first, *last)], place.verdict())
+        });
+        let set = Set::verdicts(&[Kind::Protocol, Kind::Ports], elements);
         let map = map_name(name);
-        if new {
-            let set = Set::verdicts(&[Kind::Protocol, Kind::Ports], elements);
-            self.made.push(Made::Set(map.clone(), set));
-        }
+        self.made.push(Made::Set(map.clone(), set));
         vec![Step::Decide(vec![Datum::FlowProtocol, Datum::FlowPort], map)]
     }
 
     /// The chain that carries a decision out, for maps to lead to.
-    fn decision(&mut self, decision: &Decision) -> Verdict {
-        let (number, new) = self.decisions.number(decision.clone());
-        self.used.decisions.insert(number);
-        let name = decision_name(number);
-        let rules = vec![self.steps(decision)];
-        if new {
-            self.made.push(Made::Chain(name.clone(), Chain { hook: None, rules }));
+    fn decision(&mut self, decision: &Decision) -> Place {
+        let (number, new) = self.decisions.number(decision);
+        let place = Place::Decision(number);
+        if !new {
+            return place;
         }
-        Verdict::Goto(name)
+        let mut needs = Needs::default();
+        let rules = vec![self.steps(decision, &mut needs)];
+        self.make(place, rules, needs)
     }
 
     /// Counts and passes or drops.
-    fn steps(&mut self, decision: &Decision) -> Rule {
+    fn steps(&mut self, decision: &Decision, needs: &mut Needs) -> Rule {
         let decided = Counted::Decided(decision.because.clone());
         let audited = decision.audit.clone().map(Counted::Audited);
         let counted = [Some(decided), audited].into_iter().flatten();
-        let mut rule: Rule = counted.map(|what| Step::Count(self.counter(what))).collect();
+        let mut rule: Rule = counted.map(|what| Step::Count(self.counter(&what, needs))).collect();
         rule.push(Step::Do(match decision.verdict {
             evaluate::Verdict::Allow => Verdict::Return,
             evaluate::Verdict::Deny => Verdict::Drop,
@@ -252,9 +254,9 @@ impl Functions {
         rule
     }
 
-    fn counter(&mut self, counted: Counted) -> Name {
+    fn counter(&mut self, counted: &Counted, needs: &mut Needs) -> Name {
         let (number, new) = self.counters.number(counted);
-        self.used.counters.insert(number);
+        needs.counters.push(number);
         if new {
             self.made.push(Made::Counter(counter_name(number)));
         }

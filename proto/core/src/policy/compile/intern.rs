@@ -19,7 +19,7 @@ impl<T> Default for Interner<T> {
     }
 }
 
-impl<T: Ord> Interner<T> {
+impl<T: Ord + Clone> Interner<T> {
     /// Begins a round.
     pub(super) fn begin(&mut self) {
         self.round = self.round.wrapping_add(1);
@@ -38,21 +38,20 @@ impl<T: Ord> Interner<T> {
     }
 
     /// The value's number, and whether it is new.
-    pub(super) fn number(&mut self, value: T) -> (u32, bool) {
-        let last = &mut self.last;
-        let mut new = false;
-        let number = *self.numbers.entry(value).or_insert_with(|| {
-            *last += 1;
-            new = true;
-            *last
+    pub(super) fn number(&mut self, value: &T) -> (u32, bool) {
+        let known = self.numbers.get(value).copied();
+        let number = known.unwrap_or_else(|| {
+            self.last += 1;
+            self.numbers.insert(value.clone(), self.last);
+            self.last
         });
-        self.rounds.insert(number, self.round);
-        (number, new)
+        self.keep(number);
+        (number, known.is_none())
     }
 
-    /// Asks for the value of a number that is given out.
-    pub(super) fn keep(&mut self, number: u32) {
-        self.rounds.insert(number, self.round);
+    /// Asks for the value of a number that is given out; whether nobody had in this round.
+    pub(super) fn keep(&mut self, number: u32) -> bool {
+        self.rounds.insert(number, self.round) != Some(self.round)
     }
 
     /// Takes a value's number away.

@@ -110,7 +110,7 @@ fn deny(mode: Mode, ports: Vec<PortMatch>) -> PolicySet {
         ingress: None,
         egress: Some(vec![rule]),
     };
-    PolicySet { policies: [("no-reports".to_owned(), policy)].into(), ..PolicySet::default() }
+    PolicySet { policies: [("no-reports".into(), policy.into())].into(), ..PolicySet::default() }
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn a_change_has_every_connection_judged_anew() {
         ingress: Some(vec![deny]),
         egress: None,
     };
-    let policies = BTreeMap::from([("closed".to_owned(), policy)]);
+    let policies = BTreeMap::from([("closed".into(), policy.into())]);
     let policies = PolicySet { policies, ..PolicySet::default() };
     let delta = compiler.set_situation(situation(policies));
     assert!(!delta.is_empty());
@@ -149,7 +149,7 @@ fn a_remote_pod_that_becomes_another_is_cut_off() {
         ingress: Some(vec![rule]),
         egress: None,
     };
-    let policies = BTreeMap::from([("friends".to_owned(), policy)]);
+    let policies = BTreeMap::from([("friends".into(), policy.into())]);
     let policies = PolicySet { policies, ..PolicySet::default() };
     let mut compiler = compiler(&World { policies, ..world.clone() });
     let mut packet = first(&flow("10.77.1.10", "10.77.0.1"));

@@ -26,7 +26,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// Makes a delta's changes, as strictly as the kernel.
-fn apply(ruleset: &mut Ruleset, delta: &Delta) {
+pub(super) fn apply(ruleset: &mut Ruleset, delta: &Delta) {
     if delta.anew {
         *ruleset = Ruleset::default();
     }

@@ -58,7 +58,7 @@ fn ask(policies: &[(&str, Policy)], default: Default, source: &str, port: u16) -
         ("client".into(), endpoint("client", "shop", CLIENT)),
         ("server".into(), endpoint("server", "bank", SERVER)),
     ]);
-    let policies = policies.iter().map(|(n, p)| ((*n).to_owned(), p.clone())).collect();
+    let policies = policies.iter().map(|(n, p)| ((*n).into(), p.clone().into())).collect();
     let set = PolicySet { default, default_mode: Mode::Enforce, policies };
     let flow = Flow { source: ip(source), destination: ip(SERVER), protocol: 6, port };
     let outcome = evaluate(&set, &Directory::new(&endpoints), &flow);
@@ -68,7 +68,7 @@ fn ask(policies: &[(&str, Policy)], default: Default, source: &str, port: u16) -
 
 fn by_rule(policy: &str, index: usize) -> Because {
     let direction = Direction::Ingress;
-    Because::Rule(RuleRef { policy: policy.to_owned(), direction, index })
+    Because::Rule(RuleRef { policy: policy.into(), direction, index })
 }
 
 const ADMIN: Tier = Tier::Admin { priority: 10 };
@@ -85,7 +85,7 @@ fn a_selected_pod_takes_only_what_is_listed_by_any_policy() {
     for (source, port) in [(CLIENT, 91), (STRANGER, 90)] {
         let answer = ask(&both, Default::Open, source, port);
         assert_eq!(answer.verdict, Verdict::Deny);
-        assert_eq!(answer.because, Because::Unlisted("a".to_owned(), Direction::Ingress));
+        assert_eq!(answer.because, Because::Unlisted("a".into(), Direction::Ingress));
     }
     // A policy about the other direction isolates nothing here.
     let outward = Policy { ingress: None, egress: Some(vec![]), ..none };
@@ -146,7 +146,7 @@ fn audit_says_what_would_be_dropped_and_lets_it_pass() {
     let answer = ask(&[("a", audited.clone())], Default::Open, CLIENT, 80);
     assert_eq!(answer.verdict, Verdict::Allow);
     assert_eq!(answer.because, Because::Default(Direction::Ingress));
-    assert_eq!(answer.audit, Some(Because::Unlisted("a".to_owned(), Direction::Ingress)));
+    assert_eq!(answer.audit, Some(Because::Unlisted("a".into(), Direction::Ingress)));
     // What is dropped anyway is not told of twice, and what would pass does not pass yet.
     let answer = ask(&[("a", audited), ("b", deny.clone())], Default::Open, CLIENT, 80);
     assert_eq!((answer.verdict, answer.audit), (Verdict::Deny, None));
