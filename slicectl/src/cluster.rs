@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use slicewire_ticket::pem;
 
 /// A cluster that can be talked to.
 pub(crate) struct Cluster {
@@ -108,28 +107,4 @@ pub(crate) async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) ->
 fn read(path: &PathBuf) -> Result<String> {
     std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the cluster's authority {}", path.display()))
-}
-
-/// A certificate in PEM (RFC 7468): base64 in lines of 64.
-pub(crate) fn pem(der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let lines = body.as_bytes().chunks(64).map(String::from_utf8_lossy);
-    let lines: Vec<_> = lines.collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pem_lines_are_64_long() {
-        let text = pem(&[7; 100]);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.first(), Some(&"-----BEGIN CERTIFICATE-----"));
-        assert_eq!(lines[1].len(), 64);
-        assert_eq!(lines.last(), Some(&"-----END CERTIFICATE-----"));
-        let body = lines[1..lines.len() - 1].concat();
-        assert_eq!(STANDARD.decode(body).unwrap(), [7; 100]);
-    }
 }

@@ -16,10 +16,11 @@ use rustls::crypto::hpke::{EncapsulatedSecret, Hpke, HpkePrivateKey};
 use slicewire_api::condition::ADMITTED;
 use slicewire_api::{JoinRequest, JoinRequestSpec, SEAL_INFO, SealedCredential, seal_context};
 use slicewire_core::name::ClusterName;
+use slicewire_ticket::Ticket;
 
 use crate::explain;
 use crate::progress::{State, wait};
-use crate::ticket::{Ticket, hub_client};
+use crate::ticket::hub_client;
 
 /// What a cluster holds after it was let in.
 pub(crate) struct Credential {

@@ -7,8 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::fmt::rfc2822;
 use kube::Client;
 use kube::client::Body;
-
-use crate::ticket::Ticket;
+use slicewire_ticket::Ticket;
 
 /// An error of a connection, with everything that led to it.
 pub(crate) fn connection(server: &str, error: &kube::Error) -> String {

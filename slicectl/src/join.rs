@@ -14,13 +14,14 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use slicewire_api::labels::{HUB_SECRET, SYSTEM_NAMESPACE, WORKER_ACCOUNT};
 use slicewire_core::name::{ClusterName, project_namespace};
+use slicewire_ticket::Ticket;
 
 use crate::apply::MANAGER;
 use crate::cluster::ClusterArguments;
 use crate::exchange::{Credential, exchange};
 use crate::manifests::{Role, kind, objects};
 use crate::progress::{State, done, line, wait};
-use crate::ticket::{Ticket, hub_client};
+use crate::ticket::{hub_client, name_to_join};
 use crate::{ImageArguments, apply, dns, explain, ready};
 
 /// Who joins, and with what.
@@ -55,7 +56,7 @@ pub(crate) async fn join(arguments: Arguments) -> Result<()> {
     let begin = Instant::now();
     let limit = Duration::from_secs(arguments.timeout);
     let ticket = Ticket::parse(&text(&arguments.token)?)?;
-    let name = ticket.cluster(arguments.cluster.as_deref())?;
+    let name = name_to_join(&ticket, arguments.cluster.as_deref())?;
     let worker =
         arguments.worker.connect().await.context("the cluster that joins cannot be reached")?;
     let project = &ticket.project;

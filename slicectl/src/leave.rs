@@ -15,11 +15,12 @@ use slicewire_api::labels::{ABANDON, HUB_SECRET, SYSTEM_NAMESPACE};
 use slicewire_api::{Cluster, SliceConfig};
 use slicewire_core::name::{ClusterName, ProjectName, project_namespace};
 use slicewire_core::violation::summary;
+use slicewire_ticket::certificates;
 
 use crate::apply::is_gone;
 use crate::cluster::HubArguments;
 use crate::progress::{State, done, line, wait};
-use crate::ticket::{certificates, hub_client};
+use crate::ticket::hub_client;
 use crate::{explain, uninstall};
 
 /// Whom to evict.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -15,15 +14,12 @@ use slicewire_api::{JOIN_ACCOUNT, JoinToken, JoinTokenSpec, Project};
 use slicewire_core::join::{MAX_EXPIRATION, MIN_EXPIRATION, Pattern};
 use slicewire_core::name::{ProjectName, project_namespace, token_namespace};
 use slicewire_core::violation::summary;
+use slicewire_ticket::{Ticket, TicketError, certificates, secret_request};
 
 use crate::apply::{MANAGER, is_gone};
 use crate::cluster::{Cluster as Reached, HubArguments};
 use crate::progress::{State, line, wait};
 use crate::table::layout;
-use crate::ticket::{Ticket, certificates};
-
-/// Shortest life that an API server gives a token, in seconds; the hub ends it sooner if need be.
-const LEAST_LIFE: i64 = 600;
 
 /// What is done with tokens.
 #[derive(Subcommand)]
@@ -176,18 +172,12 @@ fn parameters() -> PostParams {
 
 /// The hub's URL for workers; one that means the machine it is read on is of no use elsewhere.
 fn hub_server(asked: Option<&str>, known: &str) -> Result<String> {
-    let server = asked.unwrap_or(known);
-    let Some(host) = server.strip_prefix("https://") else {
-        bail!("the hub's URL {server} does not begin with https://; say --server");
-    };
-    let local = ["localhost", "127.", "[::1]", "0.0.0.0"];
-    if asked.is_none() && local.iter().any(|l| host.starts_with(l)) {
-        bail!(
-            "the hub's URL {server} means this machine only; say with --server how clusters reach \
-             the hub"
-        );
-    }
-    Ok(server.to_owned())
+    slicewire_ticket::server(asked.unwrap_or(known), asked.is_some()).map_err(|error| match error {
+        TicketError::Local(_) => {
+            anyhow::anyhow!("{error}; say with --server how clusters reach the hub")
+        }
+        error => anyhow::anyhow!("{error}; say --server"),
+    })
 }
 
 /// Makes the project where it is not there, and waits for its namespace.
@@ -216,13 +206,7 @@ async fn make_project(hub: &Client, project: &ProjectName, limit: Duration) -> R
 /// The secret: a token of the account that may do nothing but ask.
 async fn secret(hub: &Client, namespace: &str, life: i64) -> Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(hub.clone(), namespace);
-    let request = TokenRequest {
-        spec: TokenRequestSpec {
-            expiration_seconds: Some(life.max(LEAST_LIFE)),
-            ..Default::default()
-        },
-        ..Default::default()
-    };
+    let request = secret_request(life);
     let how = PostParams::default();
     let given = accounts.create_token_request(JOIN_ACCOUNT, &how, &request);
     let given = given.await.with_context(|| {
@@ -239,14 +223,15 @@ async fn secret(hub: &Client, namespace: &str, life: i64) -> Result<String> {
 /// namespace.
 async fn authorities(hub: &Reached, namespace: &str) -> Result<Vec<Vec<u8>>> {
     if let Some(pem) = &hub.authorities {
-        return certificates(pem);
+        return Ok(certificates(pem)?);
     }
     let maps: Api<ConfigMap> = Api::namespaced(hub.client.clone(), namespace);
     let map = maps.get("kube-root-ca.crt").await.context(
         "the hub's kubeconfig names no certificate authority, and the hub publishes none",
     )?;
     let pem = map.data.and_then(|mut data| data.remove("ca.crt"));
-    certificates(&pem.context("the hub's ConfigMap kube-root-ca.crt has no entry ca.crt")?)
+    let pem = pem.context("the hub's ConfigMap kube-root-ca.crt has no entry ca.crt")?;
+    Ok(certificates(&pem)?)
 }
 
 async fn list(arguments: ListArguments) -> Result<()> {
@@ -318,10 +303,9 @@ mod tests {
     }
 
     #[test]
-    fn a_url_of_this_machine_is_refused_unless_it_is_asked_for() {
-        for local in ["https://127.0.0.1:6443", "https://localhost", "http://hub"] {
-            assert!(hub_server(None, local).is_err(), "{local}");
-        }
+    fn who_has_a_url_of_this_machine_only_is_told_what_to_say() {
+        let error = hub_server(None, "https://127.0.0.1:6443").unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1") && error.contains("--server"), "{error}");
         assert_eq!(hub_server(Some("https://hub"), "https://127.0.0.1").unwrap(), "https://hub");
     }
 }
