@@ -4,6 +4,7 @@ pub(crate) mod admission;
 mod api;
 mod cluster;
 mod endpoints;
+mod live;
 mod policy;
 mod project;
 mod rights;
@@ -22,8 +23,8 @@ use serde::de::DeserializeOwned;
 use slicewire_api::labels::HUB_MANAGER;
 use slicewire_api::{
     Cluster, JoinRequest, JoinToken, Project, SliceConfig, SlicePolicy, SliceQosProfile,
-    WorkerEndpoints, WorkerGateway, WorkerPolicy, WorkerServiceExport, WorkerServiceImport,
-    WorkerSlice,
+    WorkerEndpoints, WorkerGateway, WorkerPods, WorkerPolicy, WorkerServiceExport,
+    WorkerServiceImport, WorkerSlice, WorkerTraffic,
 };
 use slicewire_runtime::reconcile::{Queue, drive};
 use slicewire_runtime::{Health, Metrics};
@@ -65,6 +66,8 @@ pub(crate) struct Caches {
     endpoints: Cache<WorkerEndpoints>,
     exports: Cache<WorkerServiceExport>,
     imports: Cache<WorkerServiceImport>,
+    pods: Cache<WorkerPods>,
+    traffic: Cache<WorkerTraffic>,
     tokens: Cache<JoinToken>,
     requests: Cache<JoinRequest>,
     namespaces: Cache<Namespace>,
@@ -89,6 +92,8 @@ pub(crate) struct Queues {
     policies: Queue<Key>,
     /// What clusters report their pods in, by namespace and name.
     endpoints: Queue<Key>,
+    /// What clusters tell people of slices, by the cluster's namespace and the slice's name.
+    live: Queue<Key>,
     /// Services of slices, by project namespace and the slice's name.
     services: Queue<Key>,
 }
@@ -109,6 +114,8 @@ impl Caches {
             "WorkerEndpoints" => note(&self.endpoints, object),
             "WorkerServiceExport" => note(&self.exports, object),
             "WorkerServiceImport" => note(&self.imports, object),
+            "WorkerPods" => note(&self.pods, object),
+            "WorkerTraffic" => note(&self.traffic, object),
             "JoinToken" => note(&self.tokens, object),
             "JoinRequest" => note(&self.requests, object),
             "ResourceQuota" => note(&self.quotas, object),
@@ -132,6 +139,8 @@ impl Caches {
         self.endpoints.wait_synced().await;
         self.exports.wait_synced().await;
         self.imports.wait_synced().await;
+        self.pods.wait_synced().await;
+        self.traffic.wait_synced().await;
         self.namespaces.wait_synced().await;
         self.accounts.wait_synced().await;
         self.roles.wait_synced().await;
@@ -207,7 +216,7 @@ pub(crate) async fn run(
 /// Runs every reconciler until `stop`.
 async fn reconcile(hub: &Hub, stop: &CancellationToken) {
     let (a, b, c, d) = (hub.clone(), hub.clone(), hub.clone(), hub.clone());
-    let (e, f, g) = (hub.clone(), hub.clone(), hub.clone());
+    let (e, f, g, h) = (hub.clone(), hub.clone(), hub.clone(), hub.clone());
     tokio::join!(
         drive(hub.queues.policies.clone(), PARALLEL, stop.clone(), move |key| {
             let hub = e.clone();
@@ -228,6 +237,13 @@ async fn reconcile(hub: &Hub, stop: &CancellationToken) {
             async move {
                 let name = format!("{}/{}", key.0, key.1);
                 round(&hub.metrics, "services", name, services::reconcile(&hub, &key)).await
+            }
+        }),
+        drive(hub.queues.live.clone(), PARALLEL, stop.clone(), move |key| {
+            let hub = h.clone();
+            async move {
+                let name = format!("{}/{}", key.0, key.1);
+                round(&hub.metrics, "live", name, live::reconcile(&hub, &key)).await
             }
         }),
         drive(hub.queues.projects.clone(), PARALLEL, stop.clone(), move |key| {

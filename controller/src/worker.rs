@@ -9,6 +9,7 @@ mod corefile;
 mod endpoints;
 mod gateway;
 mod hub_link;
+mod live;
 mod node_blocks;
 mod policy;
 mod services;
@@ -25,7 +26,7 @@ use serde::de::DeserializeOwned;
 use slicewire_api::labels::WORKER_MANAGER;
 use slicewire_api::{
     Cluster, Slice, SliceEndpoints, SliceGateway, SliceNode, SliceRules, WorkerEndpoints,
-    WorkerGateway, WorkerPolicy, WorkerSlice,
+    WorkerGateway, WorkerPods, WorkerPolicy, WorkerSlice, WorkerTraffic,
 };
 use slicewire_runtime::reconcile::{Queue, drive};
 use slicewire_runtime::{Health, Metrics};
@@ -63,6 +64,8 @@ pub(crate) struct Worker {
     streams: Streams,
     resting: node_blocks::Resting,
     pods_told: endpoints::Told,
+    pods_listed: endpoints::Told,
+    meter: live::Meter,
     services: services::Services,
 }
 
@@ -103,6 +106,8 @@ pub(crate) struct Told {
     clusters: Cache<Cluster>,
     policies: Cache<WorkerPolicy>,
     endpoints: Cache<WorkerEndpoints>,
+    pods: Cache<WorkerPods>,
+    traffic: Cache<WorkerTraffic>,
 }
 
 /// What has to be looked at; slices by name.
@@ -115,6 +120,10 @@ pub(crate) struct Queues {
     policies: Queue<String>,
     /// Slices whose pods others may have to be told of.
     pods: Queue<String>,
+    /// Slices whose attached pods people may have to be told of.
+    listed: Queue<String>,
+    /// Slices whose tunnels are counted.
+    traffic: Queue<String>,
     /// Objects with other clusters' pods, by name.
     endpoints: Queue<String>,
     cluster: Queue<()>,
@@ -137,6 +146,8 @@ impl Worker {
             "SliceEndpoints" => note(&self.local.endpoints, object),
             "WorkerPolicy" => note(&self.told.policies, object),
             "WorkerEndpoints" => note(&self.told.endpoints, object),
+            "WorkerPods" => note(&self.told.pods, object),
+            "WorkerTraffic" => note(&self.told.traffic, object),
             "WorkerSlice" => note(&self.told.slices, object),
             "WorkerGateway" => note(&self.told.gateways, object),
             "Cluster" => note(&self.told.clusters, object),
@@ -154,6 +165,8 @@ impl Queues {
         self.policies.add(slice.to_owned());
         self.pods.add(slice.to_owned());
         self.corefile.add(());
+        self.listed.add(slice.to_owned());
+        self.traffic.add(slice.to_owned());
     }
 }
 
@@ -221,6 +234,8 @@ pub(crate) async fn run(
         hub: HubLink::default(),
         resting: node_blocks::Resting::default(),
         pods_told: endpoints::Told::default(),
+        pods_listed: endpoints::Told::default(),
+        meter: live::Meter::default(),
         services: services::Services::default(),
     };
     let synced = health.wait_for("first lists from the API server");
@@ -267,6 +282,25 @@ async fn policies(worker: &Worker, stop: &CancellationToken) {
     );
 }
 
+/// Tells people what runs until `stop`.
+async fn live(worker: &Worker, stop: &CancellationToken) {
+    let (a, b) = (worker.clone(), worker.clone());
+    tokio::join!(
+        drive(worker.queues.listed.clone(), PARALLEL, stop.clone(), move |key| {
+            let worker = a.clone();
+            async move {
+                round(&worker.metrics, "listed", &key, live::publish_pods(&worker, &key)).await
+            }
+        }),
+        drive(worker.queues.traffic.clone(), PARALLEL, stop.clone(), move |key| {
+            let worker = b.clone();
+            async move {
+                round(&worker.metrics, "traffic", &key, live::publish_traffic(&worker, &key)).await
+            }
+        }),
+    );
+}
+
 /// Runs every reconciler until `stop`.
 async fn reconcile(worker: &Worker, stop: &CancellationToken) {
     let (a, b, c, d) = (worker.clone(), worker.clone(), worker.clone(), worker.clone());
@@ -274,6 +308,7 @@ async fn reconcile(worker: &Worker, stop: &CancellationToken) {
     worker.queues.certificates.add(());
     tokio::join!(
         policies(worker, stop),
+        live(worker, stop),
         services::run(worker, stop),
         drive(worker.queues.slices.clone(), PARALLEL, stop.clone(), move |key| {
             let worker = a.clone();

@@ -94,16 +94,26 @@ fn attack(world: &World, member: &Stolen, east_key: &str) -> Result<()> {
 fn oversized(member: &Stolen) -> Result<()> {
     let many: Vec<Value> = (0..9).map(|i| json!({"lane": i})).collect();
     let long = vec!["10.0.0.0/24"; 5000];
+    let pods = vec![pod("192.0.2.1"); 129];
+    let below = json!({"lane": 0, "cluster": "east", "sentBytes": -1});
     for (what, status) in [
         ("workergateways/target", json!({"lanes": many})),
         ("workergateways/target", json!({"lanes": [{"lane": 0, "publicKey": "k".repeat(65)}]})),
         ("clusters/west", json!({"reservedPrefixes": long})),
         ("clusters/west", json!({"version": "v".repeat(257)})),
+        ("workerpods/target.0", json!({"pods": pods})),
+        ("workertraffics/target", json!({"tunnels": [below]})),
     ] {
         let code = write(member, what, status)?;
         ensure!(code == 422, "{what} was taken: {code}");
     }
     Ok(())
+}
+
+/// A pod that says it has this address on the slice.
+fn pod(address: &str) -> Value {
+    json!({"namespace": "target", "pod": "evil", "node": "west-1", "interface": "slice0",
+        "addresses": [address]})
 }
 
 /// What is small enough is stored, and has to be judged.
@@ -117,7 +127,11 @@ fn lies(member: &Stolen, east_key: &str) -> Result<()> {
         "clusterUid": "mine", "namespace": "slicewire-demo--east",
         "conditions": [lie("Ready", HOSTILE)],
     });
-    for (what, status) in [("workergateways/target", gateway), ("clusters/west", cluster)] {
+    for (what, status) in [
+        ("workergateways/target", gateway),
+        ("clusters/west", cluster),
+        ("workerpods/target.0", json!({"pods": [pod("192.0.2.1")]})),
+    ] {
         let code = write(member, what, status)?;
         ensure!(code == 200, "{what}: a member's own status: {code}");
     }
@@ -169,7 +183,8 @@ fn judge(world: &World, east_before: &Value, far: IpAddr) -> Result<String> {
         let cluster = world.get("hub", &format!("-n {PROJECT_NS} cluster west"))?;
         let accepted = condition(&cluster, "ReportAccepted");
         let message = accepted["message"].as_str().unwrap_or_default();
-        let all = ["TooWide", "NotUnicast", "InsideSlice", "Malformed", "slicectl evict"];
+        let all =
+            ["TooWide", "NotUnicast", "InsideSlice", "NotItsOwn", "Malformed", "slicectl evict"];
         if all.iter().all(|part| message.contains(part)) { Ok(cluster) } else { not_yet(accepted) }
     })?;
     ensure!(cluster["status"]["namespace"] == "slicewire-demo--west", "the namespace is its own");

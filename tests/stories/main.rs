@@ -49,6 +49,7 @@ const STORIES: &[Story] = &[
     Story { name: "api-calls", tell: portal::calls },
     Story { name: "api-watch", tell: portal::watch },
     Story { name: "api-services", tell: portal::services },
+    Story { name: "api-live", tell: portal::live },
     Story { name: "api-web", tell: portal::web },
     Story { name: "api-clients", tell: portal::clients },
     Story { name: "tokens", tell: membership::tokens },

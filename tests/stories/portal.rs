@@ -2,6 +2,7 @@
 
 mod calls;
 mod clients;
+mod live;
 mod rights;
 mod services;
 mod watch;
@@ -9,6 +10,7 @@ mod web;
 
 pub(crate) use calls::calls;
 pub(crate) use clients::clients;
+pub(crate) use live::live;
 pub(crate) use rights::rights;
 pub(crate) use services::services;
 pub(crate) use watch::watch;

@@ -1,17 +1,22 @@
-//! What runs: slices over their clusters as the members report it, their services, and Events.
+//! What runs: slices over their clusters as the members report it, their pods, traffic and services,
+//! and Events.
 
 mod events;
+mod pods;
 mod service;
 mod services;
 mod slot;
 mod topology;
+mod traffic;
+mod views;
 mod watcher;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use slicewire_api::{
-    SliceConfig, WorkerGateway, WorkerServiceExport, WorkerServiceImport, WorkerSlice,
+    SliceConfig, WorkerGateway, WorkerPods, WorkerServiceExport, WorkerServiceImport, WorkerSlice,
+    WorkerTraffic,
 };
 use tokio::sync::watch;
 
@@ -29,6 +34,10 @@ pub trait Reports: Send + Sync {
     fn service_exports(&self, namespace: &str, slice: &str) -> Vec<Arc<WorkerServiceExport>>;
     /// What a cluster is told of them.
     fn service_imports(&self, namespace: &str, slice: &str) -> Vec<Arc<WorkerServiceImport>>;
+    /// What a cluster tells of the pods it has on a slice.
+    fn pods(&self, namespace: &str, slice: &str) -> Vec<Arc<WorkerPods>>;
+    /// What a cluster tells of what passes its tunnels.
+    fn traffic(&self, namespace: &str, slice: &str) -> Option<Arc<WorkerTraffic>>;
 }
 
 /// A slice: its project's namespace and its name.

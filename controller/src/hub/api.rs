@@ -8,7 +8,8 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, Config};
 use slicewire_api::{
-    SliceConfig, WorkerGateway, WorkerServiceExport, WorkerServiceImport, WorkerSlice,
+    SliceConfig, WorkerGateway, WorkerPods, WorkerServiceExport, WorkerServiceImport, WorkerSlice,
+    WorkerTraffic,
 };
 use slicewire_hub_api::Portal;
 use slicewire_hub_api::feed::{Feed, Seen};
@@ -55,6 +56,15 @@ impl Reports for Known {
     fn service_imports(&self, namespace: &str, slice: &str) -> Vec<Arc<WorkerServiceImport>> {
         let all = self.0.imports.list_in(namespace).into_iter();
         all.filter(|i| i.spec.slice == slice).collect()
+    }
+
+    fn pods(&self, namespace: &str, slice: &str) -> Vec<Arc<WorkerPods>> {
+        let all = self.0.pods.list_in(namespace).into_iter();
+        all.filter(|p| p.spec.slice == slice).collect()
+    }
+
+    fn traffic(&self, namespace: &str, slice: &str) -> Option<Arc<WorkerTraffic>> {
+        self.0.traffic.get(namespace, slice)
     }
 }
 
@@ -118,6 +128,8 @@ fn feed(portal: &Arc<Portal>, caches: &Caches) {
     ring(&caches.gateways, portal);
     ring(&caches.exports, portal);
     ring(&caches.imports, portal);
+    ring(&caches.pods, portal);
+    ring(&caches.traffic, portal);
 }
 
 /// One kind; `also` is called for each object that changed.

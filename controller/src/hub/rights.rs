@@ -17,9 +17,11 @@ pub(super) fn of_worker() -> Vec<PolicyRule> {
         "clusters",
         "workerendpoints",
         "workergateways",
+        "workerpods",
         "workerpolicies",
         "workerserviceexports",
         "workerslices",
+        "workertraffics",
     ];
     let statuses = kinds.map(|kind| format!("{kind}/status"));
     let statuses = statuses.each_ref().map(String::as_str);
@@ -169,8 +171,10 @@ mod tests {
             "controller/api/src",
             "netop-daemon/kernel/tests",
             "netop-daemon/src",
+            "proto/api/src",
             "proto/core/src",
             "proto/rpc/src",
+            "proto/ticket/src",
             "router-sidecar/tests",
             "slice-gateway/src",
             "slicectl/src",

@@ -42,10 +42,12 @@ pub(super) fn start(hub: &Hub, client: &Client, stop: &CancellationToken) {
     Watch::new(Api::all(client.clone()), &caches.slices, stop).spawn(move |slice| {
         child_changed(&queues, slice);
         services_changed(&queues, slice, &slice.name_any());
+        queues.live.add(key(slice));
         slice_told(&queues, &endpoints, slice);
     });
     policies(hub, client, stop);
     services(hub, client, stop);
+    live(hub, client, stop);
     profiles(hub, client, stop);
     let queues = hub.queues.clone();
     Watch::new(Api::all(client.clone()), &caches.gateways, stop)
@@ -135,6 +137,22 @@ fn slice_told(
             queues.endpoints.add((own, report.name_any()));
         }
     }
+}
+
+/// What clusters tell people of slices.
+fn live(hub: &Hub, client: &Client, stop: &CancellationToken) {
+    let queues = hub.queues.clone();
+    Watch::new(Api::all(client.clone()), &hub.caches.pods, stop).spawn(move |pods| {
+        let namespace = pods.namespace().unwrap_or_default();
+        // What its worker reports there may not be what can be taken.
+        if let Some(cluster) = cluster_of(&namespace) {
+            queues.clusters.add(cluster);
+        }
+        queues.live.add((namespace, pods.spec.slice.clone()));
+    });
+    let queues = hub.queues.clone();
+    Watch::new(Api::all(client.clone()), &hub.caches.traffic, stop)
+        .spawn(move |traffic| queues.live.add(key(traffic)));
 }
 
 /// Profiles, which change the slices that name them.

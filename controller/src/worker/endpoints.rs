@@ -26,13 +26,14 @@ pub(super) struct Told(Arc<Mutex<BTreeMap<String, Instant>>>);
 
 impl Told {
     /// How long to wait before a slice's pods may be told of again.
-    fn rest(&self, slice: &str, now: Instant) -> Option<Duration> {
+    pub(super) fn rest(&self, slice: &str, now: Instant, settle: Duration) -> Option<Duration> {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = now.saturating_duration_since(*told.get(slice)?);
-        SETTLE.checked_sub(since).filter(|rest| !rest.is_zero())
+        settle.checked_sub(since).filter(|rest| !rest.is_zero())
     }
 
-    fn done(&self, slice: &str, now: Instant) {
+    /// They have been told of.
+    pub(super) fn done(&self, slice: &str, now: Instant) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         told.insert(slice.to_owned(), now);
     }
@@ -42,7 +43,7 @@ impl Told {
 pub(super) async fn publish(worker: &Worker, slice: &str) -> Next {
     let Some(session) = worker.hub.session() else { return Next::Wait };
     let now = Instant::now();
-    if let Some(rest) = worker.pods_told.rest(slice, now) {
+    if let Some(rest) = worker.pods_told.rest(slice, now, SETTLE) {
         return Next::After(rest);
     }
     let nodes = worker.local.slice_nodes.list_in(&worker.namespace);
@@ -195,10 +196,10 @@ mod tests {
     #[test]
     fn pods_are_told_of_at_most_five_times_a_second() {
         let (told, now) = (Told::default(), Instant::now());
-        assert_eq!(told.rest("blue", now), None);
+        assert_eq!(told.rest("blue", now, SETTLE), None);
         told.done("blue", now);
-        assert_eq!(told.rest("blue", now), Some(SETTLE));
-        assert_eq!(told.rest("red", now), None);
-        assert_eq!(told.rest("blue", now + SETTLE), None);
+        assert_eq!(told.rest("blue", now, SETTLE), Some(SETTLE));
+        assert_eq!(told.rest("red", now, SETTLE), None);
+        assert_eq!(told.rest("blue", now + SETTLE, SETTLE), None);
     }
 }

@@ -9,7 +9,7 @@ mod keys;
 mod observe;
 mod plan;
 mod report;
-mod rounding;
+pub(in crate::worker) mod rounding;
 mod status;
 pub(in crate::worker) mod streams;
 #[cfg(test)]

@@ -193,6 +193,7 @@ fn begin(
     Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.clusters, stop)
         .spawn(move |_| queues.cluster.add(()));
     policies(worker, &client, namespace, stop);
+    live(worker, &client, namespace, stop);
     services::watch_hub(worker, &client, namespace, stop);
     let (told_again, slices) = (worker.queues.clone(), worker.local.slices.clone());
     let of_services = worker.services.clone();
@@ -257,6 +258,16 @@ fn policies(worker: &Worker, client: &Client, namespace: &str, stop: &Cancellati
             }
         }
     });
+}
+
+/// Where the hub lets this cluster tell people what runs.
+fn live(worker: &Worker, client: &Client, namespace: &str, stop: &CancellationToken) {
+    let queues = worker.queues.clone();
+    Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.pods, stop)
+        .spawn(move |pods| queues.listed.add(pods.spec.slice.clone()));
+    let queues = worker.queues.clone();
+    Watch::new(Api::namespaced(client.clone(), namespace), &worker.told.traffic, stop)
+        .spawn(move |traffic| queues.traffic.add(traffic.name_any()));
 }
 
 /// Waits, or ends early; `false` when it ended.

@@ -50,6 +50,7 @@ fn mirrors(worker: &Worker, client: &Client, stop: &CancellationToken) {
             queues.slices.add(node.spec.slice.clone());
             queues.policies.add(node.spec.slice.clone());
             queues.pods.add(node.spec.slice.clone());
+            queues.listed.add(node.spec.slice.clone());
         },
     );
     let queues = worker.queues.clone();

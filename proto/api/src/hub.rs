@@ -2,6 +2,7 @@
 
 mod joining;
 mod keys;
+mod live;
 mod member;
 mod services;
 
@@ -15,6 +16,7 @@ use crate::SliceQos;
 
 pub use joining::*;
 pub use keys::*;
+pub use live::*;
 pub use member::*;
 pub use services::*;
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | hub, per project | [`Project`], [`Cluster`], [`SliceConfig`], [`SlicePolicy`], [`SliceQosProfile`], [`JoinToken`] |
 //! | hub, per token | [`JoinRequest`] |
-//! | hub, per cluster | [`WorkerSlice`], [`WorkerGateway`], [`WorkerPolicy`], [`WorkerEndpoints`], [`WorkerServiceExport`], [`WorkerServiceImport`], and a copy of the cluster's own [`Cluster`] |
+//! | hub, per cluster | [`WorkerSlice`], [`WorkerGateway`], [`WorkerPolicy`], [`WorkerEndpoints`], [`WorkerServiceExport`], [`WorkerServiceImport`], [`WorkerPods`], [`WorkerTraffic`], and a copy of the cluster's own [`Cluster`] |
 //! | worker | [`Slice`], [`SliceGateway`], [`SliceNode`], [`SliceRules`], [`SliceEndpoints`], [`SliceService`], and the standard's [`mcs`] |
 
 #![allow(unreachable_pub, reason = "the KubeSchema derive copies each type into a function body")]
@@ -72,6 +72,8 @@ pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
         ("hub", WorkerEndpoints::crd()),
         ("hub", WorkerServiceExport::crd()),
         ("hub", WorkerServiceImport::crd()),
+        ("hub", WorkerPods::crd()),
+        ("hub", WorkerTraffic::crd()),
         ("worker", Slice::crd()),
         ("worker", SliceGateway::crd()),
         ("worker", SliceNode::crd()),

@@ -32,6 +32,7 @@
 //! | [`qos`] | how much a slice may send, and how slices share a node's uplink |
 //! | [`policy`] | who may talk to whom, and the packet rules that see to it |
 //! | [`service`] | what of a service every cluster imports, where its address leads |
+//! | [`traffic`] | how fast traffic is, and when it is worth telling |
 //! | [`dns`] | what is answered to questions about services |
 
 pub mod admission;
@@ -57,6 +58,7 @@ pub mod selector;
 pub mod service;
 pub mod slice_spec;
 pub mod topology;
+pub mod traffic;
 pub mod violation;
 pub mod vni;
 

@@ -238,6 +238,11 @@ pub fn endpoints_object(slice: &str, cluster: &str, number: usize) -> String {
     format!("{slice}.{cluster}.{number}")
 }
 
+/// The `number`-th object in which a cluster tells people of its pods on a slice.
+pub fn pods_object(slice: &str, number: usize) -> String {
+    format!("{slice}.{number}")
+}
+
 /// The `number`-th place in which a cluster tells of its services on a slice.
 pub fn export_object(slice: &str, number: usize) -> String {
     format!("{slice}.{number}")

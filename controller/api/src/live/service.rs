@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::slot::Slot;
 use super::topology::topology;
+use super::views::{Attached, Passing, list_attached};
 use super::watcher::{View, watch};
 use super::{events, services};
 use crate::fault::{Fault, Outcome};
@@ -82,6 +83,59 @@ impl LiveService for Served {
             watch(portal, call, view, &r.resume_token).await
         };
         self.0.clone().answer("watch_services", request, work).await
+    }
+
+    async fn list_attached_pods(
+        &self,
+        request: Request<rpc::ListAttachedPodsRequest>,
+    ) -> Result<Response<rpc::ListAttachedPodsResponse>, Status> {
+        let work = |portal: Arc<Portal>, call: Call, r: rpc::ListAttachedPodsRequest| async move {
+            list_attached(&portal, &call, r).await
+        };
+        self.0.clone().answer("list_attached_pods", request, work).await
+    }
+
+    type WatchAttachedPodsStream = Streamed<rpc::WatchAttachedPodsResponse>;
+
+    async fn watch_attached_pods(
+        &self,
+        request: Request<rpc::WatchAttachedPodsRequest>,
+    ) -> Result<Response<Self::WatchAttachedPodsStream>, Status> {
+        let work = |portal: Arc<Portal>, call: Call, r: rpc::WatchAttachedPodsRequest| async move {
+            let view = Attached::parse([&r.project, &r.slice, &r.cluster, &r.namespace]);
+            let view = view.map_err(Fault::fields)?;
+            ready(&*portal.feeds.slices).await?;
+            watch(portal, call, view, &r.resume_token).await
+        };
+        self.0.clone().answer("watch_attached_pods", request, work).await
+    }
+
+    async fn get_traffic(
+        &self,
+        request: Request<rpc::GetTrafficRequest>,
+    ) -> Result<Response<rpc::GetTrafficResponse>, Status> {
+        let work = |portal: Arc<Portal>, call: Call, r: rpc::GetTrafficRequest| async move {
+            let view = Passing(Slot::parse(&r.project, &r.slice).map_err(Fault::fields)?);
+            ready(&*portal.feeds.slices).await?;
+            let found = view.look(&portal, &call).await?;
+            let traffic = found.ok_or_else(|| view.0.not_found())?;
+            Ok(rpc::GetTrafficResponse { traffic: Some(traffic) })
+        };
+        self.0.clone().answer("get_traffic", request, work).await
+    }
+
+    type WatchTrafficStream = Streamed<rpc::WatchTrafficResponse>;
+
+    async fn watch_traffic(
+        &self,
+        request: Request<rpc::WatchTrafficRequest>,
+    ) -> Result<Response<Self::WatchTrafficStream>, Status> {
+        let work = |portal: Arc<Portal>, call: Call, r: rpc::WatchTrafficRequest| async move {
+            let view = Passing(Slot::parse(&r.project, &r.slice).map_err(Fault::fields)?);
+            ready(&*portal.feeds.slices).await?;
+            watch(portal, call, view, &r.resume_token).await
+        };
+        self.0.clone().answer("watch_traffic", request, work).await
     }
 
     async fn list_events(

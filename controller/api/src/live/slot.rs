@@ -19,9 +19,13 @@ use crate::kinds::Slice;
 use crate::read::name_faults;
 
 /// What a topology shows of a cluster.
-const RUNNING: [&str; 2] = ["workerslices", "workergateways"];
+const RUNNING: &[&str] = &["workerslices", "workergateways"];
 /// What is shown of its services.
-const SERVICES: [&str; 2] = ["workerserviceexports", "workerserviceimports"];
+const SERVICES: &[&str] = &["workerserviceexports", "workerserviceimports"];
+/// What is shown of its pods.
+const PODS: &[&str] = &["workerpods"];
+/// What is shown of its traffic.
+const TRAFFIC: &[&str] = &["workertraffics"];
 
 /// A slice that is asked about.
 pub(super) struct Slot {
@@ -99,6 +103,46 @@ impl Slot {
         .await
     }
 
+    /// What its clusters tell of their pods, as far as the caller may see it.
+    pub(super) async fn pods(
+        &self,
+        portal: &Portal,
+        call: &Call,
+        config: &SliceConfig,
+    ) -> Outcome<Vec<super::pods::Report>> {
+        let known = &portal.live.reports;
+        let may = |namespace| self.may_see(portal, call, "list", PODS, namespace);
+        self.each(config, may, |cluster, shown, namespace| {
+            if !shown {
+                return super::pods::Report { cluster, ..Default::default() };
+            }
+            super::pods::Report {
+                cluster,
+                shown,
+                slice: known.worker_slice(namespace, &self.name),
+                pods: known.pods(namespace, &self.name),
+            }
+        })
+        .await
+    }
+
+    /// What its clusters tell of their traffic, as far as the caller may see it.
+    pub(super) async fn traffic(
+        &self,
+        portal: &Portal,
+        call: &Call,
+        config: &SliceConfig,
+    ) -> Outcome<Vec<super::traffic::Report>> {
+        let known = &portal.live.reports;
+        let may = |namespace| self.may_see(portal, call, "get", TRAFFIC, namespace);
+        self.each(config, may, |cluster, shown, namespace| super::traffic::Report {
+            cluster,
+            shown,
+            traffic: known.traffic(namespace, &self.name),
+        })
+        .await
+    }
+
     /// Asks for each cluster whether it may be shown, by its namespace on the hub; nowhere means
     /// everywhere.
     async fn each<R: Default, F: Future<Output = Outcome<bool>>>(
@@ -129,7 +173,7 @@ impl Slot {
         portal: &Portal,
         call: &Call,
         verb: &'static str,
-        resources: [&str; 2],
+        resources: &[&str],
         namespace: String,
     ) -> Outcome<bool> {
         // Lists are of all objects of a namespace; what is got there has the slice's name.

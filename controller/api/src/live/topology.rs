@@ -11,7 +11,7 @@ use slicewire_core::member::{self, sentence, word};
 use slicewire_rpc::hub::v1alpha1 as rpc;
 
 /// What the hub is not told by its members, so that nobody takes its absence for a zero.
-const UNKNOWN: [&str; 2] = ["pods", "traffic"];
+const UNKNOWN: [&str; 1] = ["packets"];
 
 /// What is known of a slice in one cluster.
 #[derive(Debug, Clone, Default)]
@@ -139,6 +139,9 @@ fn tunnels(report: &Report) -> Vec<rpc::LiveTunnel> {
             rtt_micros: t.rtt_micros,
             loss_permille: t.loss_permille,
             path_mtu: t.path_mtu,
+            key_generation: t.generation,
+            // A worker of the release before tells neither.
+            preshared_key: t.generation.map(|_| t.preshared_key),
         };
         lane.tunnels.iter().map(tunnel).collect::<Vec<_>>()
     };
@@ -178,7 +181,7 @@ mod tests {
                 {"lane": 1, "ready": false},
                 {"lane": 0, "ready": true, "node": "n1", "backend": "kernel", "tunnels": [
                     {"cluster": "west", "up": true, "rttMicros": 1200, "pathMtu": 1420,
-                     "lastHandshake": "2026-01-01T10:00:00Z"},
+                     "generation": 3, "presharedKey": true, "lastHandshake": "2026-01-01T10:00:00Z"},
                     {"cluster": "old", "up": false, "reason": "NoAnswer", "lastHandshake": "never"},
                 ]},
             ]},
@@ -207,7 +210,9 @@ mod tests {
         assert!(up.last_handshake.is_some());
         assert_eq!((down.up, down.last_handshake), (false, None));
         assert_eq!(down.reason.as_deref(), Some("NoAnswer"));
-        assert!(topology.unknown.contains(&"traffic".to_owned()));
+        assert_eq!((up.key_generation, up.preshared_key), (Some(3), Some(true)));
+        assert_eq!((down.key_generation, down.preshared_key), (None, None));
+        assert_eq!(topology.unknown, ["packets"]);
     }
 
     #[test]

@@ -49,6 +49,12 @@ pub(super) fn deviations(observed: &Observed) -> Vec<Deviation> {
             add(format!("WorkerEndpoints {} status.endpoints", report.name_any()), value, fault);
         }
     }
+    for report in &observed.pods {
+        let slice = observed.slices.iter().find(|s| s.name_any() == report.spec.slice);
+        for (value, fault) in slice.iter().flat_map(|slice| report.checked(slice).1) {
+            add(format!("WorkerPods {} status.pods", report.name_any()), value, fault);
+        }
+    }
     for gateway in &observed.gateways {
         let slice = observed.slices.iter().find(|s| s.name_any() == gateway.name_any());
         for (field, value, fault) in lanes(gateway, slice.map(|s| &**s)) {
@@ -109,8 +115,8 @@ mod tests {
     use std::sync::Arc;
 
     use slicewire_api::{
-        ClusterStatus, GatewayLaneStatus, WorkerGatewaySpec, WorkerGatewayStatus, WorkerSliceSpec,
-        WorkerSliceStatus,
+        AttachedPod, ClusterStatus, GatewayLaneStatus, WorkerGatewaySpec, WorkerGatewayStatus,
+        WorkerPods, WorkerPodsSpec, WorkerPodsStatus, WorkerSliceSpec, WorkerSliceStatus,
     };
 
     use super::super::plan::tests::observed;
@@ -128,6 +134,10 @@ mod tests {
         slice.spec.prefixes = vec!["10.77.0.0/16".into()];
         slice.status = Some(WorkerSliceStatus { attached_pods: -1, ..Default::default() });
         observed.slices.push(Arc::new(slice));
+        let spec = WorkerPodsSpec { slice: "blue".into(), ..Default::default() };
+        let mut pods = WorkerPods::new("blue.0", spec);
+        pods.status = Some(WorkerPodsStatus { pods: vec![AttachedPod::default()] });
+        observed.pods.push(Arc::new(pods));
         let mut gateway = WorkerGateway::new("blue", WorkerGatewaySpec::default());
         let lane = GatewayLaneStatus {
             public_key: Some("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".into()),
@@ -150,13 +160,14 @@ mod tests {
             [
                 ("0.0.0.0/0", Fault::TooWide),
                 ("-1", Fault::Malformed),
+                ("/", Fault::Malformed),
                 ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", Fault::WeakKey),
                 ("127.0.0.1:1", Fault::NotUnicast),
                 ("10.77.0.9:1", Fault::InsideSlice),
                 ("200", Fault::UnknownLane),
             ]
         );
-        assert!(all[3].place.contains("WorkerGateway blue status.lanes[0].endpoints"));
+        assert!(all[4].place.contains("WorkerGateway blue status.lanes[0].endpoints"));
     }
 
     #[test]

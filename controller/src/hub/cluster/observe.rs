@@ -8,7 +8,9 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{Api, ResourceExt};
 use slicewire_api::condition::{LEAVING, is_true};
 use slicewire_api::labels::WORKER_ACCOUNT;
-use slicewire_api::{Cluster, JoinToken, SliceConfig, WorkerEndpoints, WorkerGateway, WorkerSlice};
+use slicewire_api::{
+    Cluster, JoinToken, SliceConfig, WorkerEndpoints, WorkerGateway, WorkerPods, WorkerSlice,
+};
 use slicewire_core::name::{ClusterName, HubNamespace, cluster_namespace, hub_namespace};
 
 use super::plan::{QUOTA, ROLE};
@@ -34,8 +36,9 @@ pub(super) struct Observed {
     pub(super) slices: Vec<Arc<WorkerSlice>>,
     /// What its gateways are told.
     pub(super) gateways: Vec<Arc<WorkerGateway>>,
-    /// Where it reports its pods.
+    /// Where it reports its pods, for policies and for people.
     pub(super) endpoints: Vec<Arc<WorkerEndpoints>>,
+    pub(super) pods: Vec<Arc<WorkerPods>>,
     /// Tokens it has joined with.
     pub(super) tokens: Vec<Arc<JoinToken>>,
     /// Slices of the project that name the cluster.
@@ -64,6 +67,7 @@ pub(super) async fn observe(hub: &Hub, (namespace, name): &Key) -> Option<Observ
         slices: Vec::new(),
         gateways: Vec::new(),
         endpoints: Vec::new(),
+        pods: Vec::new(),
         tokens: tokens(hub, namespace, name),
         users,
     };
@@ -78,6 +82,7 @@ pub(super) async fn observe(hub: &Hub, (namespace, name): &Key) -> Option<Observ
         observed.gateways = caches.gateways.list_in(&own);
         observed.endpoints = caches.endpoints.list_in(&own);
         observed.endpoints.retain(|e| e.spec.cluster == *name);
+        observed.pods = caches.pods.list_in(&own);
         if observed.copy.is_some() || observed.deleting() {
             observed.heartbeat = heartbeat(hub, &own).await;
         }

@@ -257,6 +257,7 @@ pub(super) mod tests {
             slices: vec![],
             gateways: vec![],
             endpoints: vec![],
+            pods: vec![],
             tokens: vec![],
             users: vec![],
         }

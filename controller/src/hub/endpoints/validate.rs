@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use slicewire_api::policy::{keys_from, port_text, ports_from};
 use slicewire_api::{PodIdentity, PolicyEndpoint, WorkerEndpoints, WorkerSlice};
-use slicewire_core::member::{self, Fault, sentence};
+use slicewire_core::member::{self, Fault, is_name, sentence};
 use slicewire_core::policy::Keys;
 use slicewire_core::policy::parts::PART;
 
@@ -46,11 +46,7 @@ fn checked(
     pools: &[ipnet::IpNet],
     keys: &Keys,
 ) -> Result<PolicyEndpoint, (String, Fault)> {
-    let name = |text: &str, most: usize| {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-        !text.is_empty() && text.len() <= most && text.bytes().all(plain)
-    };
-    if !name(&said.namespace, MAX_LABEL) || !name(&said.pod, MAX_NAME) {
+    if !is_name(&said.namespace, MAX_LABEL) || !is_name(&said.pod, MAX_NAME) {
         return Err((sentence(&format!("{}/{}", said.namespace, said.pod)), Fault::Malformed));
     }
     if said.addresses.len() > MAX_ADDRESSES {
@@ -64,7 +60,7 @@ fn checked(
         }
     }
     let account = said.identity.service_account.clone();
-    let account = account.filter(|account| keys.service_accounts && name(account, MAX_NAME));
+    let account = account.filter(|account| keys.service_accounts && is_name(account, MAX_NAME));
     let ports = ports_from(&said.identity.ports);
     let ports = ports.iter().filter(|((_, name), _)| keys.has_port(name));
     let ports = ports.flat_map(|((protocol, name), numbers)| {

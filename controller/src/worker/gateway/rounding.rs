@@ -43,7 +43,7 @@ fn minutes(tunnel: &TunnelStatus) -> Option<i64> {
 }
 
 /// Two significant digits.
-pub(super) fn two_digits(figure: u64) -> i64 {
+pub(in crate::worker) fn two_digits(figure: u64) -> i64 {
     let mut scale = 1;
     while figure / scale >= 100 {
         scale *= 10;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slicewire_api::labels::ROUTES_PORT;
 use slicewire_core::name::{Lane, SliceName, gateway_server_name};
@@ -18,7 +18,7 @@ use crate::worker::Queues;
 use crate::worker::certificates::Own;
 
 /// What a gateway said last.
-pub(super) type Report = Arc<WatchRoutesResponse>;
+pub(in crate::worker) type Report = Arc<WatchRoutesResponse>;
 
 /// Streams of all gateways. Clones share them.
 #[derive(Clone)]
@@ -31,7 +31,8 @@ pub(crate) struct Streams {
 #[derive(Default)]
 struct State {
     followed: BTreeMap<(String, Lane), Followed>,
-    reports: BTreeMap<(String, Lane), Report>,
+    /// With the time at which they came.
+    reports: BTreeMap<(String, Lane), (Instant, Report)>,
 }
 
 struct Followed {
@@ -71,12 +72,17 @@ impl Streams {
 
     /// What the gateways of a slice said last.
     pub(super) fn reports(&self, slice: &str) -> BTreeMap<Lane, Report> {
+        self.heard(slice).into_iter().map(|(lane, (_, report))| (lane, report)).collect()
+    }
+
+    /// The same, with the time at which each came.
+    pub(in crate::worker) fn heard(&self, slice: &str) -> BTreeMap<Lane, (Instant, Report)> {
         let from = (slice.to_owned(), 0);
         self.lock()
             .reports
             .range(from..)
             .take_while(|((s, _), _)| s == slice)
-            .map(|((_, lane), report)| (*lane, report.clone()))
+            .map(|((_, lane), heard)| (*lane, heard.clone()))
             .collect()
     }
 
@@ -120,7 +126,7 @@ impl Streams {
         let mut heard = false;
         while let Some(report) = stream.message().await? {
             heard = true;
-            self.lock().reports.insert(key.clone(), Arc::new(report));
+            self.lock().reports.insert(key.clone(), (Instant::now(), Arc::new(report)));
             self.queues.gateways.add(key.0.clone());
         }
         Ok(heard)

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-/// Longest token taken, in bytes.
-const MAX_LENGTH: usize = 256;
+/// Longest token taken, in bytes: the longest name of a namespace, a pod, a cluster and a node fit.
+const MAX_LENGTH: usize = 640;
 
 /// What was asked for, in short (FNV-1a, 64 bits).
 pub fn scope(parts: &[&str]) -> u64 {
