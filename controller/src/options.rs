@@ -73,6 +73,9 @@ pub(crate) struct ApiOptions {
     /// Web pages that may call the API from browsers, as https://portal.example; '*' is every page.
     #[arg(long, env = "API_ORIGINS", value_delimiter = ',')]
     pub(crate) api_origins: Vec<String>,
+    /// URL of the hub's API server as clusters reach it, for join strings; empty: callers have to say it.
+    #[arg(long, env = "API_HUB_SERVER", default_value = "")]
+    pub(crate) api_hub_server: String,
     /// Calls of one method that one identity may make a second; twice as many at once.
     #[arg(long, env = "API_CALLS_OF_A_METHOD", default_value = "50")]
     pub(crate) api_calls_of_a_method: NonZeroU32,

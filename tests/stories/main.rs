@@ -50,6 +50,8 @@ const STORIES: &[Story] = &[
     Story { name: "api-watch", tell: portal::watch },
     Story { name: "api-services", tell: portal::services },
     Story { name: "api-live", tell: portal::live },
+    Story { name: "api-joining", tell: portal::joining },
+    Story { name: "api-rotation", tell: portal::rotation },
     Story { name: "api-web", tell: portal::web },
     Story { name: "api-clients", tell: portal::clients },
     Story { name: "tokens", tell: membership::tokens },

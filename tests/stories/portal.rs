@@ -2,6 +2,7 @@
 
 mod calls;
 mod clients;
+mod joining;
 mod live;
 mod rights;
 mod services;
@@ -10,6 +11,7 @@ mod web;
 
 pub(crate) use calls::calls;
 pub(crate) use clients::clients;
+pub(crate) use joining::{joining, rotation};
 pub(crate) use live::live;
 pub(crate) use rights::rights;
 pub(crate) use services::services;

@@ -34,7 +34,7 @@ const QUESTIONS: usize = 16;
 pub struct Deed {
     /// As Kubernetes calls it: `get`, `list`, `watch`.
     pub verb: &'static str,
-    /// The resource, in the group of ours.
+    /// The resource, in the group of ours; a part of it behind a slash.
     pub resource: String,
     /// Where; empty: everywhere, or a kind without namespaces.
     pub namespace: String,
@@ -141,6 +141,10 @@ fn standing(caller: &Caller) -> u64 {
 
 fn spec(caller: &Caller, deed: &Deed) -> SubjectAccessReviewSpec {
     let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let (resource, part) = match deed.resource.split_once('/') {
+        Some((resource, part)) => (resource, Some(part)),
+        None => (deed.resource.as_str(), None),
+    };
     SubjectAccessReviewSpec {
         user: Some(caller.user.to_string()),
         uid: caller.uid.clone(),
@@ -149,7 +153,8 @@ fn spec(caller: &Caller, deed: &Deed) -> SubjectAccessReviewSpec {
         resource_attributes: Some(ResourceAttributes {
             group: Some(GROUP.to_owned()),
             version: Some(VERSION.to_owned()),
-            resource: Some(deed.resource.clone()),
+            resource: Some(resource.to_owned()),
+            subresource: part.map(str::to_owned),
             verb: Some(deed.verb.to_owned()),
             namespace: said(&deed.namespace),
             name: said(&deed.name),
@@ -176,15 +181,19 @@ mod tests {
         assert_eq!(standing(&caller(&["a"])), standing(&caller(&["a"])));
     }
 
-    #[test]
-    fn the_caller_is_asked_about_and_nobody_else() {
-        let caller = Caller {
+    fn caller_of() -> Caller {
+        Caller {
             user: "eve".into(),
             uid: Some("7".into()),
             groups: vec!["g".into()],
             extra: [("k".to_owned(), vec!["v".to_owned()])].into(),
             token: "t".into(),
-        };
+        }
+    }
+
+    #[test]
+    fn the_caller_is_asked_about_and_nobody_else() {
+        let caller = caller_of();
         let deed = Deed {
             verb: "list",
             resource: "sliceconfigs".into(),
@@ -198,5 +207,10 @@ mod tests {
         let what = asked.resource_attributes.unwrap();
         assert_eq!((what.namespace, what.name), (None, None));
         assert_eq!(what.group.as_deref(), Some("slicewire.dev"));
+        assert_eq!(what.subresource, None);
+        let part = Deed { resource: "jointokens/secret".into(), ..deed };
+        let what = spec(&caller_of(), &part).resource_attributes.unwrap();
+        assert_eq!(what.resource.as_deref(), Some("jointokens"));
+        assert_eq!(what.subresource.as_deref(), Some("secret"));
     }
 }

@@ -35,6 +35,7 @@ serve! {
         update: update_slice(UpdateSliceRequest) -> UpdateSliceResponse,
         delete: delete_slice(DeleteSliceRequest) -> DeleteSliceResponse,
         watch: watch_slices(WatchSlicesRequest) -> WatchSlicesResponse as WatchSlicesStream,
+        also: rotate_keys(RotateKeysRequest) -> RotateKeysResponse by crate::keys::rotate,
     }
     profiles: QosProfile {
         object: kubernetes::SliceQosProfile, field: qos_profile, in_project: true,
@@ -59,7 +60,7 @@ serve! {
     tokens: JoinToken {
         object: kubernetes::JoinToken, field: join_token, in_project: true,
         service: join_token_service_server::{JoinTokenService, JoinTokenServiceServer}, many: join_tokens,
-        create: create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenResponse,
+        create: create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenResponse by crate::joining::create,
         get: get_join_token(GetJoinTokenRequest) -> GetJoinTokenResponse,
         list: list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensResponse,
         delete: delete_join_token(DeleteJoinTokenRequest) -> DeleteJoinTokenResponse,

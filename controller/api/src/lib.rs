@@ -13,6 +13,7 @@
 //! | `gate` | what every call passes |
 //! | `identity`, `access` | who calls, and what they may see |
 //! | `read`, `write`, `watching` | the methods |
+//! | [`joining`], `keys` | those that are a kind's own |
 //! | [`live`] | what runs |
 //! | [`server`] | TLS, gRPC, gRPC-web |
 
@@ -21,6 +22,8 @@ pub mod fault;
 pub mod feed;
 mod gate;
 pub mod identity;
+pub mod joining;
+mod keys;
 pub mod kind;
 pub mod kinds;
 pub mod limits;
@@ -47,6 +50,7 @@ use tonic::Status;
 
 use access::Access;
 use identity::Identities;
+use joining::Way;
 use kinds::Feeds;
 use limits::{Bounds, Limits};
 use live::Live;
@@ -69,6 +73,7 @@ pub struct Portal {
     limits: Limits,
     client: kube::Client,
     upstream: Upstream,
+    way: Way,
     metrics: Metrics,
     stop: CancellationToken,
     open: Mutex<BTreeMap<&'static str, i64>>,
@@ -76,13 +81,15 @@ pub struct Portal {
 
 impl Portal {
     /// `client` asks about callers with the hub's own credential; `config` is the way to the same
-    /// API server, whose credential is not used; `history` is a number no other process has.
+    /// API server, whose credential is not used; `server` is its URL as clusters reach it, where that is
+    /// known.
     ///
     /// # Errors
     /// The configuration is of no use.
     pub fn new(
         client: kube::Client,
         config: kube::Config,
+        server: String,
         live: Live,
         bounds: Bounds,
         metrics: Metrics,
@@ -95,6 +102,7 @@ impl Portal {
             access: Access::new(client.clone()),
             client,
             limits: Limits::new(bounds),
+            way: Way { server, authorities: config.root_cert.clone().unwrap_or_default() },
             upstream: Upstream::new(config)?,
             metrics,
             stop,

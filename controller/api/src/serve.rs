@@ -5,12 +5,13 @@ macro_rules! serve {
     ($($feed:ident: $kind:ident {
         object: $object:ty, field: $field:ident, in_project: $in_project:tt,
         service: $module:ident::{$service:ident, $server:ident}, many: $many:ident,
-        create: $create:ident($create_request:ident) -> $create_response:ident,
+        create: $create:ident($create_request:ident) -> $create_response:ident $(by $create_by:path)?,
         get: $get:ident($get_request:ident) -> $get_response:ident,
         list: $list:ident($list_request:ident) -> $list_response:ident,
         $(update: $update:ident($update_request:ident) -> $update_response:ident,)?
         delete: $delete:ident($delete_request:ident) -> $delete_response:ident,
         watch: $watch:ident($watch_request:ident) -> $watch_response:ident as $stream:ident,
+        $(also: $also:ident($also_request:ident) -> $also_response:ident by $also_by:path,)?
     })+) => {
         use std::sync::Arc;
 
@@ -22,7 +23,7 @@ macro_rules! serve {
         use crate::feed::Feed;
         use crate::kind::Kind;
         use crate::read::ListArgs;
-        use crate::serve::project_in;
+        use crate::serve::{create_by, project_in};
         use crate::watching::WatchArgs;
         use crate::{Portal, Streamed, read, watching, write};
 
@@ -82,10 +83,7 @@ macro_rules! serve {
                 request: Request<rpc::$create_request>,
             ) -> Result<Response<rpc::$create_response>, Status> {
                 let work = |portal: Arc<Portal>, call, r: rpc::$create_request| async move {
-                    let (feed, dry) = (&*portal.feeds.$feed, r.validate_only);
-                    let made =
-                        write::create(&portal, feed, &call, r.$field, dry, &r.request_id).await?;
-                    Ok(rpc::$create_response { $field: Some(made) })
+                    create_by!(portal, call, r, $feed, $field, $create_response $(, $create_by)?)
                 };
                 self.0.clone().answer(stringify!($create), request, work).await
             }
@@ -165,8 +163,30 @@ macro_rules! serve {
                 };
                 self.0.clone().answer(stringify!($watch), request, work).await
             }
+
+            $(async fn $also(
+                &self,
+                request: Request<rpc::$also_request>,
+            ) -> Result<Response<rpc::$also_response>, Status> {
+                let work = |portal: Arc<Portal>, call, r: rpc::$also_request| async move {
+                    $also_by(&portal, &call, r).await
+                };
+                self.0.clone().answer(stringify!($also), request, work).await
+            })?
         }
         )+
+    };
+}
+
+/// How an object is made: as all are, or by a function of the kind's own.
+macro_rules! create_by {
+    ($portal:ident, $call:ident, $r:ident, $feed:ident, $field:ident, $response:ident) => {{
+        let (feed, dry) = (&*$portal.feeds.$feed, $r.validate_only);
+        let made = write::create(&$portal, feed, &$call, $r.$field, dry, &$r.request_id).await?;
+        Ok(rpc::$response { $field: Some(made) })
+    }};
+    ($portal:ident, $call:ident, $r:ident, $feed:ident, $field:ident, $response:ident, $by:path) => {
+        $by(&$portal, &$call, $r).await
     };
 }
 
@@ -180,4 +200,4 @@ macro_rules! project_in {
     };
 }
 
-pub(crate) use {project_in, serve};
+pub(crate) use {create_by, project_in, serve};

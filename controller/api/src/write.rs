@@ -84,6 +84,34 @@ pub(crate) async fn update<K: Kind>(
     let (Ok(mask), []) = (mask, faults.as_slice()) else {
         return Err(Fault::fields(faults));
     };
+    let version = K::metadata(&message).map(|m| m.resource_version.clone()).unwrap_or_default();
+    let place = Place { namespace, name, version };
+    let new = wanted::<K>(&message).map_err(unreadable)?;
+    rewrite(portal, feed, call, &place, validate_only, |object| {
+        mask.write(&new, object.as_object_mut().unwrap_or(&mut Map::new()));
+        Ok(())
+    })
+    .await
+}
+
+/// Which object is written.
+pub(crate) struct Place {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// Only while it is of this version; empty: whatever version it is.
+    pub(crate) version: String,
+}
+
+/// Writes an object as `edit` makes it out of what it is.
+pub(crate) async fn rewrite<K: Kind>(
+    portal: &Portal,
+    feed: &Feed<K>,
+    call: &Call,
+    place: &Place,
+    validate_only: bool,
+    edit: impl Fn(&mut Value) -> Outcome<()>,
+) -> Outcome<K::Message> {
+    let Place { namespace, name, version: asked } = place;
     // Asked first, so that who may not write is told that, and not whether there is something.
     let deed = Deed {
         verb: "update",
@@ -92,20 +120,18 @@ pub(crate) async fn update<K: Kind>(
         name: name.clone(),
     };
     portal.access.require(&call.caller, deed).await?;
-    let asked = K::metadata(&message).map(|m| m.resource_version.clone()).unwrap_or_default();
-    let new = wanted::<K>(&message).map_err(unreadable)?;
-    let path = format!("{}/{name}", collection::<K>(&namespace));
+    let path = format!("{}/{name}", collection::<K>(namespace));
     for attempt in 1.. {
         let ask = Ask { method: Method::GET, path: path.clone(), body: None };
         let mut object = portal.upstream.ask(&call.caller, ask).await?;
         let version = text(&object, "resourceVersion");
-        if !asked.is_empty() && asked != version {
+        if !asked.is_empty() && *asked != version {
             let message = format!(
                 "somebody has written since version {asked}; it is {version} now: read it again"
             );
             return Err(Fault::new(Code::Aborted, "Conflict", message));
         }
-        mask.write(&new, object.as_object_mut().unwrap_or(&mut Map::new()));
+        edit(&mut object)?;
         let ask = Ask {
             method: Method::PUT,
             path: format!("{path}{}", how(validate_only)),

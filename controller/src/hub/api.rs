@@ -97,7 +97,8 @@ pub(super) async fn start(
     let config = Config::infer().await?;
     let live = Live::new(Known(hub.caches.clone()));
     let (metrics, ended) = (hub.metrics.clone(), stop.clone());
-    let portal = Portal::new(client.clone(), config, live, bounds, metrics, ended)?;
+    let server = options.api_hub_server.clone();
+    let portal = Portal::new(client.clone(), config, server, live, bounds, metrics, ended)?;
     feed(&portal, &hub.caches);
     let certificate = match options.api_certificate_secret.as_str() {
         "" => webhook,
