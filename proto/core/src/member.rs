@@ -43,8 +43,8 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Whether it can be the name of an object: lower-case letters, digits, dashes and
-/// single dots, at most `most`.
+/// Whether it can be the name of an object: lower-case letters, digits, dashes and single dots, at
+/// most `most` of them.
 pub fn is_name(text: &str, most: usize) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     (1..=most).contains(&text.len()) && text.bytes().all(plain) && !text.contains("..")

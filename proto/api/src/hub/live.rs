@@ -142,7 +142,6 @@ pub struct TunnelTraffic {
     pub received_rate: i64,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(count: &i32) -> bool {
     *count == 0
 }
