@@ -36,9 +36,9 @@ impl Counters {
         self.limited.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An answer could not be sent.
-    pub(crate) fn unsent(&self) {
-        self.unsent.fetch_add(1, Ordering::Relaxed);
+    /// Answers could not be sent.
+    pub(crate) fn unsent(&self, count: u64) {
+        self.unsent.fetch_add(count, Ordering::Relaxed);
     }
 
     /// A connection was closed at once: there were too many.

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`wire`] | bytes of a question → bytes of its answer; nothing else reads bytes from outside |
 //! | [`server`] | sockets, limits, counters |
+//! | `batch` | many datagrams by one call |
 //! | [`limits`] | how much one client may ask |
 //! | [`counters`] | figures for Prometheus |
 //!
-//! Messages are read and written by hickory-proto. Its server is not used: it neither counts nor
-//! limits, and starts a task for every question, which costs more than the answer.
+//! Messages are read by hickory-proto. Its server is not used: it neither counts nor limits, and starts a
+//! task for every question, which costs more than the answer.
 
+mod batch;
 pub mod counters;
 pub mod limits;
 pub mod server;

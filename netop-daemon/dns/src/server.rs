@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use slicewire_core::dns::{Asker, View};
 use slicewire_core::name::SliceName;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -19,18 +20,17 @@ use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::{Batch, MAX_QUESTION};
 use crate::counters::Counters;
 use crate::limits::{Clients, Limits};
-use crate::wire::{Outcome, Transport, respond};
+use crate::wire::{Transport, respond};
 
-/// Most bytes of a question: one name, and EDNS with its options.
-const MAX_QUESTION: usize = 4096;
-/// Questions answered in a row before others on this thread get their turn.
-const BURST: usize = 64;
+/// Batches of questions answered in a row before others on this thread get their turn.
+const BURST: usize = 2;
 /// A connection that brings no whole question for so long is closed, and one that takes no answer.
 const IDLE: Duration = Duration::from_secs(10);
-/// Most questions that are answered at the end.
-const MAX_WAITING: usize = 1 << 16;
+/// Most batches of questions that are answered at the end.
+const MAX_WAITING: usize = 1 << 11;
 /// A datagram that the kernel is just putting into a queue is in it after so long.
 const IN_FLIGHT: Duration = Duration::from_millis(20);
 /// Bytes the kernel keeps of questions that wait: bursts of some thousands.
@@ -89,20 +89,25 @@ impl Names {
         &self.0.counters
     }
 
-    fn respond(
-        &self,
-        client: IpAddr,
-        transport: Transport,
-        message: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Outcome {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
-        let slices = known.as_ref().and_then(|k| k.askers.get(&client.to_canonical()));
-        let view = known.as_ref().map(|k| &k.view);
+    /// What is known, for as long as it takes to answer some questions: changes wait.
+    fn look(&self) -> Look<'_> {
+        Look { shared: &self.0, known: self.0.known.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+/// What is known at a moment.
+struct Look<'a> {
+    shared: &'a Shared,
+    known: RwLockReadGuard<'a, Option<Known>>,
+}
+
+impl Look<'_> {
+    fn respond(&self, client: IpAddr, transport: Transport, message: &[u8], out: &mut Vec<u8>) {
+        let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
+        let slices = self.known.as_ref().and_then(|k| k.askers.get(&client.to_canonical()));
+        let view = self.known.as_ref().map(|k| &k.view);
         let outcome = respond(view, Asker { slices, turn }, transport, message, out);
-        self.0.counters.outcome(transport, outcome);
-        outcome
+        self.shared.counters.outcome(transport, outcome);
     }
 }
 
@@ -182,8 +187,7 @@ pub async fn serve(sockets: Sockets, names: Names, stop: CancellationToken) {
 }
 
 async fn datagrams(socket: UdpSocket, names: &Names, stop: &CancellationToken) {
-    let mut question = vec![0; MAX_QUESTION];
-    let mut answer = Vec::with_capacity(MAX_QUESTION);
+    let mut batch = Batch::new();
     loop {
         let ready = tokio::select! {
             ready = socket.readable() => ready,
@@ -195,7 +199,7 @@ async fn datagrams(socket: UdpSocket, names: &Names, stop: &CancellationToken) {
             continue;
         }
         for _ in 0..BURST {
-            if !datagram(&socket, names, &mut question, &mut answer) {
+            if !answer(&socket, names, &mut batch) {
                 break;
             }
         }
@@ -209,26 +213,29 @@ async fn datagrams(socket: UdpSocket, names: &Names, stop: &CancellationToken) {
     for _ in 0..2 {
         tokio::time::sleep(IN_FLIGHT).await;
         let mut waiting = 0..MAX_WAITING;
-        while waiting.next().is_some() && datagram(&socket, names, &mut question, &mut answer) {}
+        while waiting.next().is_some() && answer(&socket, names, &mut batch) {}
     }
 }
 
-/// Answers one question; false when none waits.
-fn datagram(socket: &UdpSocket, names: &Names, question: &mut [u8], answer: &mut Vec<u8>) -> bool {
-    let (len, client) = match socket.try_recv_from(question) {
-        Ok(received) => received,
+/// Answers the questions that wait, as many as a batch holds; false when none does.
+fn answer(socket: &UdpSocket, names: &Names, batch: &mut Batch) -> bool {
+    let received = socket.try_io(Interest::READABLE, || batch.receive(socket.as_fd()));
+    if let Err(error) = received {
         // Anything but an empty queue is about one datagram: the next one may be fine.
-        Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
-    };
-    if !names.0.clients.may_ask(client.ip()) {
-        names.0.counters.limited();
-        return true;
+        return error.kind() != io::ErrorKind::WouldBlock;
     }
-    names.respond(client.ip(), Transport::Udp, question.get(..len).unwrap_or_default(), answer);
+    let look = names.look();
+    for (client, question, answer) in batch.questions() {
+        if names.0.clients.may_ask(client) {
+            look.respond(client, Transport::Udp, question, answer);
+        } else {
+            names.0.counters.limited();
+            answer.clear();
+        }
+    }
+    drop(look);
     // Answers that find no room are lost as on any network; the asker asks again.
-    if !answer.is_empty() && socket.try_send_to(answer, client).is_err() {
-        names.0.counters.unsent();
-    }
+    names.0.counters.unsent(batch.send(socket.as_fd()));
     true
 }
 
@@ -286,8 +293,8 @@ async fn connection(
         if !names.0.clients.may_ask(client.ip()) {
             return counters.limited();
         }
-        names.respond(client.ip(), Transport::Tcp, &question, &mut answer);
-        let Ok(len) = u16::try_from(answer.len()) else { return counters.unsent() };
+        names.look().respond(client.ip(), Transport::Tcp, &question, &mut answer);
+        let Ok(len) = u16::try_from(answer.len()) else { return counters.unsent(1) };
         if len == 0 {
             return;
         }
@@ -295,7 +302,7 @@ async fn connection(
         framed.extend_from_slice(&len.to_be_bytes());
         framed.extend_from_slice(&answer);
         if !matches!(timeout(IDLE, write.write_all(&framed)).await, Ok(Ok(()))) {
-            return counters.unsent();
+            return counters.unsent(1);
         }
     }
 }

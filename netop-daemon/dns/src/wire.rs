@@ -1,12 +1,15 @@
 //! Bytes of a question → bytes of its answer.
 
+mod write;
+
 use hickory_proto::op::{
-    Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts,
+    Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
 };
-use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA, SRV, TXT};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder};
-use slicewire_core::dns::{self, Answer, Asker, Code, Data, Kind, NEGATIVE_TTL, Question, View};
+use slicewire_core::dns::{self, Answer, Asker, Code, Kind, Question, Record, View};
+
+use write::Parts;
 
 /// Most bytes of an answer over UDP without EDNS (RFC 1035, section 2.3.4).
 const PLAIN: u16 = 512;
@@ -143,12 +146,14 @@ impl Asked {
 struct Reply {
     metadata: Metadata,
     query: Option<Query>,
+    /// The question's name, as [`lower`] has it.
+    asked: String,
     edns: Option<Edns>,
     /// Most bytes the asker takes in a datagram.
     room: u16,
     answers: Vec<Record>,
-    authorities: Vec<Record>,
-    additionals: Vec<Record>,
+    authority: Option<Record>,
+    additional: Vec<Record>,
 }
 
 impl Reply {
@@ -156,11 +161,12 @@ impl Reply {
         Self {
             metadata: Metadata::response_from_request(asked),
             query: None,
+            asked: String::new(),
             edns: None,
             room: PLAIN,
             answers: Vec::new(),
-            authorities: Vec::new(),
-            additionals: Vec::new(),
+            authority: None,
+            additional: Vec::new(),
         }
     }
 
@@ -171,8 +177,9 @@ impl Reply {
 
     fn fill(&mut self, view: Option<&View>, asker: Asker<'_>, asked: Asked) -> Outcome {
         let Asked { query, edns } = asked;
-        let (name, kind) = (query.name().clone(), kind(query.query_type()));
+        let kind = kind(query.query_type());
         let ours = matches!(query.query_class(), DNSClass::IN | DNSClass::ANY);
+        self.asked = lower(query.name());
         self.query = Some(query);
         if let Some(theirs) = edns {
             self.room = theirs.max_payload().clamp(PLAIN, UNFRAGMENTED);
@@ -190,20 +197,16 @@ impl Reply {
         let Some(view) = view else {
             return self.ends(ResponseCode::ServFail, Outcome::NotReady);
         };
-        let text = lower(&name);
-        let labels: Vec<&str> = text.split_terminator('.').collect();
+        let labels: Vec<&str> = self.asked.split_terminator('.').collect();
         let answer = dns::answer(view, &Question { labels: &labels, kind }, asker);
-        self.take(&name, answer)
+        self.take(answer)
     }
 
-    fn take(&mut self, asked: &Name, answer: Answer) -> Outcome {
-        let write = |records: Vec<dns::Record>| -> Vec<Record> {
-            records.into_iter().filter_map(|r| record(asked, r)).collect()
-        };
+    fn take(&mut self, answer: Answer) -> Outcome {
         self.metadata.authoritative = answer.code != Code::Refused;
-        self.answers = write(answer.records);
-        self.authorities = write(answer.authority.into_iter().collect());
-        self.additionals = write(answer.additional);
+        self.answers = answer.records;
+        self.authority = answer.authority;
+        self.additional = answer.additional;
         match answer.code {
             Code::NoError if self.answers.is_empty() => Outcome::NoData,
             Code::NoError => Outcome::Answered,
@@ -222,32 +225,28 @@ impl Reply {
         if self.emit(room, out) {
             return outcome;
         }
-        self.additionals.clear();
+        self.additional.clear();
         if self.emit(room, out) {
             return outcome;
         }
         self.answers.clear();
-        self.authorities.clear();
+        self.authority = None;
         self.metadata.truncation = true;
         if self.emit(room, out) { Outcome::Truncated } else { self.give_up(out) }
     }
 
     /// Whether all of it fits.
     fn emit(&self, room: u16, out: &mut Vec<u8>) -> bool {
-        out.clear();
-        let mut encoder = BinEncoder::new(out);
-        encoder.set_max_size(room);
-        let written = emit_message_parts(
-            &self.metadata,
-            &mut self.query.iter(),
-            &mut self.answers.iter(),
-            &mut self.authorities.iter(),
-            &mut self.additionals.iter(),
-            self.edns.as_ref(),
-            None,
-            &mut encoder,
-        );
-        written.is_ok_and(|header| header.metadata.truncation == self.metadata.truncation)
+        let parts = Parts {
+            metadata: self.metadata,
+            query: self.query.as_ref(),
+            asked: &self.asked,
+            edns: self.edns.as_ref(),
+            answers: &self.answers,
+            authority: self.authority.as_ref(),
+            additional: &self.additional,
+        };
+        parts.write(usize::from(room), out).is_some()
     }
 
     /// A header alone: for a question that was read and cannot be written.
@@ -280,49 +279,18 @@ fn kind(asked: RecordType) -> Kind {
 /// A name in lower case, with a dot behind each label; bytes that none of our names has become `?`,
 /// which none has either.
 fn lower(name: &Name) -> String {
-    let mut text = String::with_capacity(name.len() + 1);
-    for label in name.iter() {
-        for byte in label {
-            let known = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-            text.push(if known { char::from(byte.to_ascii_lowercase()) } else { '?' });
-        }
-        text.push('.');
+    let lower = |byte: &u8| match byte {
+        b'-' | b'_' => *byte,
+        byte if byte.is_ascii_alphanumeric() => byte.to_ascii_lowercase(),
+        _ => b'?',
+    };
+    let mut text = Vec::with_capacity(name.len() + 1);
+    for label in name {
+        text.extend(label.iter().map(lower));
+        text.push(b'.');
     }
-    text
-}
-
-/// A record as it is written; `None` for one with a name that is too long to be one.
-fn record(asked: &Name, record: dns::Record) -> Option<Record> {
-    let owner = match record.name {
-        None => asked.clone(),
-        Some(name) => absolute(&name)?,
-    };
-    let data = match record.data {
-        Data::A(address) => RData::A(A(address)),
-        Data::Aaaa(address) => RData::AAAA(AAAA(address)),
-        Data::Srv { priority, weight, port, target } => {
-            RData::SRV(SRV::new(priority, weight, port, absolute(&target)?))
-        }
-        Data::Ptr(name) => RData::PTR(PTR(absolute(&name)?)),
-        Data::Txt(text) => RData::TXT(TXT::new(vec![text])),
-        Data::Ns(name) => RData::NS(NS(absolute(&name)?)),
-        Data::Soa { zone, serial } => RData::SOA(soa(&zone, serial)?),
-    };
-    Some(Record::from_rdata(owner, record.ttl, data))
-}
-
-/// The times are for secondary servers, of which there are none; the last one is for negative
-/// answers.
-fn soa(zone: &str, serial: u32) -> Option<SOA> {
-    let negative = NEGATIVE_TTL;
-    let server = absolute("ns.dns.slice.local")?;
-    let person = absolute(&format!("hostmaster.{zone}")).or_else(|| absolute("slice.local"))?;
-    Some(SOA::new(server, person, serial, 7200, 1800, 86_400, negative))
-}
-
-/// A name with its root, of text with dots.
-fn absolute(text: &str) -> Option<Name> {
-    Name::from_labels(text.split('.').map(str::as_bytes)).ok()
+    // All of it is ASCII.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 #[cfg(test)]

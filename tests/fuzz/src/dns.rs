@@ -86,7 +86,7 @@ fn host(net: u8, number: u8) -> Host {
             [10, net, 1, number].into(),
             [0xfd77, 0, 0, 0, 0, 0, 0, u16::from(number)].into(),
         ],
-        ports: BTreeMap::from([((Protocol::Tcp, "http".to_owned()), 8080)]),
+        ports: BTreeMap::from([((Protocol::Tcp, "http".to_owned()), 8080)]).into(),
         near,
         weight: 1 + u16::from(number),
     }

@@ -81,7 +81,7 @@ pub(super) fn endpoints(
                 terminating: conditions.terminating.unwrap_or(false),
                 ..Endpoint::default()
             });
-            known.ports.extend(numbers.clone());
+            Arc::make_mut(&mut known.ports).extend(numbers.clone());
         }
     }
     pods.into_values().take(MAX_ENDPOINTS).collect()

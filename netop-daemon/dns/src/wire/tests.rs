@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
 use std::iter;
 use std::net::IpAddr;
 
 use hickory_proto::op::Message;
+use hickory_proto::rr::RData;
+use hickory_proto::rr::rdata::A;
 use proptest::prelude::*;
-use slicewire_core::dns::Service;
+use slicewire_core::dns::{Host, NEGATIVE_TTL, Service};
 use slicewire_core::name::SliceName;
 use slicewire_core::service::model::{Kind as How, Port, Protocol, ServiceName};
 
@@ -127,6 +130,68 @@ fn what_does_not_fit_is_truncated_and_comes_whole_over_tcp() {
     assert_eq!((outcome, got.answers.len()), (Outcome::Answered, 200));
     let few = query("web.shop.svc.clusterset.local.", RecordType::A);
     assert_eq!(ask(&few, Transport::Udp).0, Outcome::Answered);
+}
+
+/// `db` with pods `db-0` and up, each with an address of both families.
+fn headless(pods: u16) -> Service {
+    let host = |i: u16| Host {
+        cluster: "east".into(),
+        name: format!("db-{i}"),
+        addresses: vec![
+            IpAddr::from([10, 77, i.to_be_bytes()[0], i.to_be_bytes()[1]]),
+            IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, i]),
+        ],
+        ports: [((Protocol::Tcp, "http".to_owned()), 8080)]
+            .into_iter()
+            .collect::<BTreeMap<_, _>>()
+            .into(),
+        near: true,
+        weight: 1,
+    };
+    Service { kind: How::Headless, hosts: (0..pods).map(host).collect(), ..service(0) }
+}
+
+#[test]
+fn servers_come_with_their_addresses() {
+    let blue = SliceName::parse("blue").unwrap();
+    let message = query("_http._tcp.DB.shop.svc.slice.local.", RecordType::SRV).to_vec().unwrap();
+    for pods in [1, 3, 250] {
+        let mut view = view();
+        view.set(&blue, &ServiceName::new("shop", "db"), Some(headless(pods)));
+        let mut out = Vec::new();
+        let outcome = respond(Some(&view), Asker::default(), Transport::Tcp, &message, &mut out);
+        let got = Message::from_vec(&out).unwrap();
+        assert_eq!((outcome, got.answers.len()), (Outcome::Answered, usize::from(pods)));
+        let targets: Vec<Name> = got
+            .answers
+            .iter()
+            .map(|r| match &r.data {
+                RData::SRV(srv) => srv.target.clone(),
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert!(targets.iter().all(|t| t.to_ascii().ends_with(".east.db.shop.svc.slice.local.")));
+        let of_targets = targets.iter().flat_map(|target| [target, target]);
+        assert!(got.additionals.iter().map(|r| &r.name).eq(of_targets), "{:?}", got.additionals);
+        // A name is written once: its two addresses point to it.
+        let server = 12 + 6 + targets[0].len() + 12 + 4 + 12 + 16;
+        assert!(out.len() < 60 + usize::from(pods) * (server + 3), "{} bytes", out.len());
+    }
+}
+
+#[test]
+fn names_that_end_as_the_question_point_to_it() {
+    let size =
+        |name: &str, kind| bytes(&query(name, kind).to_vec().unwrap(), Transport::Udp).1.len();
+    let asked = |name: &str| 12 + name.len() + 1 + 4;
+    let name = "web.shop.svc.clusterset.local.";
+    assert_eq!(size(name, RecordType::A), asked(name) + 12 + 4);
+    // An SOA: its owner, and `hostmaster.` of it; the server's name has only its last label there.
+    let server = "ns.dns.slice.".len() + 2;
+    assert_eq!(size(name, RecordType::AAAA), asked(name) + 12 + server + 13 + 20);
+    let reverse = "0.0.77.10.in-addr.arpa.";
+    let pointed = "many.shop.svc.clusterset.local.".len() + 1;
+    assert_eq!(size(reverse, RecordType::PTR), asked(reverse) + 12 + pointed);
 }
 
 #[test]

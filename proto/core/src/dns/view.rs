@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::name::SliceName;
+use crate::name::{SliceName, fnv1a};
 use crate::service::balance::Here;
-use crate::service::model::{Endpoint, Import, Kind, Port, Protocol, ServiceName};
+use crate::service::model::{Endpoint, Import, Kind, Numbers, Port, ServiceName};
 use crate::service::spec::is_label;
 
 /// A service as it is named.
@@ -35,7 +36,7 @@ pub struct Host {
     /// Its slice addresses.
     pub addresses: Vec<IpAddr>,
     /// The numbers of the service's ports on it.
-    pub ports: BTreeMap<(Protocol, String), u16>,
+    pub ports: Numbers,
     /// It is in the client's cluster.
     pub near: bool,
     /// How often it comes first among those as near as it; never 0.
@@ -82,15 +83,45 @@ impl Service {
 #[derive(Debug, Clone, Default)]
 struct Slice {
     prefixes: Vec<IpNet>,
-    /// By namespace, then by name.
-    services: BTreeMap<String, BTreeMap<String, Service>>,
+    /// By namespace.
+    services: BTreeMap<String, Named>,
 }
+
+/// Services by their names. A number made of the name comes first: numbers are compared where they are
+/// in the map, names somewhere else in memory each, and finding the service is most of an answer.
+#[derive(Debug, Clone, Default)]
+struct Named(BTreeMap<(u64, String), Service>);
+
+impl Named {
+    fn get(&self, name: &str) -> Option<&Service> {
+        self.0.get(&Self::key(name))
+    }
+
+    fn set(&mut self, name: &str, service: Option<Service>) -> Option<Service> {
+        match service {
+            Some(new) => self.0.insert(Self::key(name), new),
+            None => self.0.remove(&Self::key(name)),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &Service)> {
+        self.0.iter().map(|((_, name), service)| (name.as_str(), service))
+    }
+
+    fn key(name: &str) -> (u64, String) {
+        (fnv1a(&[name]), name.to_owned())
+    }
+}
+
+type Owner = Arc<(SliceName, ServiceName)>;
 
 /// Everything a node can answer from. Changes are made one by one and cost what changes.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     slices: BTreeMap<SliceName, Slice>,
-    owners: BTreeMap<IpAddr, BTreeSet<(SliceName, ServiceName)>>,
+    /// Whose an address is, in the order of slices and services; most have one owner, and many
+    /// addresses the same.
+    owners: BTreeMap<IpAddr, Vec<Owner>>,
     servers: Vec<IpAddr>,
     serial: u32,
 }
@@ -112,7 +143,7 @@ impl View {
     pub fn remove_slice(&mut self, slice: &SliceName) {
         let Some(gone) = self.slices.remove(slice) else { return };
         for (namespace, services) in &gone.services {
-            for (name, service) in services {
+            for (name, service) in services.iter() {
                 self.disown(slice, &ServiceName::new(namespace, name), service);
             }
         }
@@ -123,30 +154,36 @@ impl View {
     pub fn set(&mut self, slice: &SliceName, name: &ServiceName, service: Option<Service>) {
         let Some(entry) = self.slices.get_mut(slice) else { return };
         let services = entry.services.entry(name.namespace.clone()).or_default();
-        let old = match &service {
-            Some(new) => services.insert(name.name.clone(), new.clone()),
-            None => services.remove(&name.name),
-        };
-        if services.is_empty() {
+        let changes = services.get(&name.name) != service.as_ref();
+        let addresses: Vec<IpAddr> = service.iter().flat_map(Service::all_addresses).collect();
+        let old = services.set(&name.name, service);
+        if services.0.is_empty() {
             entry.services.remove(&name.namespace);
         }
         if let Some(old) = &old {
             self.disown(slice, name, old);
         }
-        for address in service.iter().flat_map(Service::all_addresses) {
-            let owner = (slice.clone(), name.clone());
-            self.owners.entry(address).or_default().insert(owner);
-        }
-        if old != service {
+        self.own(slice, name, &addresses);
+        if changes {
             self.serial = self.serial.wrapping_add(1);
         }
     }
 
+    fn own(&mut self, slice: &SliceName, name: &ServiceName, addresses: &[IpAddr]) {
+        let owner = Owner::new((slice.clone(), name.clone()));
+        for address in addresses {
+            let owners = self.owners.entry(*address).or_default();
+            if let Err(at) = owners.binary_search(&owner) {
+                owners.reserve_exact(1);
+                owners.insert(at, owner.clone());
+            }
+        }
+    }
+
     fn disown(&mut self, slice: &SliceName, name: &ServiceName, service: &Service) {
-        let owner = (slice.clone(), name.clone());
         for address in service.all_addresses() {
             if let Some(owners) = self.owners.get_mut(&address) {
-                owners.remove(&owner);
+                owners.retain(|owner| (&owner.0, &owner.1) != (slice, name));
                 if owners.is_empty() {
                     self.owners.remove(&address);
                 }
@@ -177,8 +214,8 @@ impl View {
     /// Whether a namespace has a service in a scope.
     pub(super) fn has_namespace(&self, scope: Scope<'_>, namespace: &str) -> bool {
         self.scope(scope).any(|slice| {
-            let services = slice.services.get(namespace).into_iter().flat_map(BTreeMap::values);
-            services.into_iter().any(|s| s.exported || !scope.exported)
+            let mut services = slice.services.get(namespace).into_iter().flat_map(Named::iter);
+            services.any(|(_, s)| s.exported || !scope.exported)
         })
     }
 
@@ -205,8 +242,9 @@ impl View {
         slices: Option<&'v BTreeSet<SliceName>>,
     ) -> impl Iterator<Item = (&'v SliceName, &'v ServiceName, &'v Service)> {
         let owners = self.owners.get(address).into_iter().flatten();
+        let owners = owners.map(|owner| (&owner.0, &owner.1));
         let mut last = None;
-        let first = owners.filter(move |(slice, _)| last.replace(slice) != Some(slice));
+        let first = owners.filter(move |(slice, _)| last.replace(*slice) != Some(*slice));
         let member = move |slice: &SliceName| slices.is_none_or(|s| s.contains(slice));
         first.filter(move |(slice, _)| member(slice)).filter_map(|(slice, name)| {
             let services = self.slices.get(slice)?.services.get(&name.namespace)?;

@@ -44,10 +44,16 @@ pub struct RawEndpoint {
 pub fn parse(raw: &[RawEndpoint], pools: &[IpNet]) -> (Vec<Endpoint>, Vec<Violation>) {
     let mut faults = Vec::new();
     let mut taken: BTreeSet<IpAddr> = BTreeSet::new();
-    let mut endpoints = Vec::new();
+    let mut endpoints: Vec<Endpoint> = Vec::with_capacity(raw.len().min(MAX_ENDPOINTS));
     for (i, raw) in raw.iter().take(MAX_ENDPOINTS).enumerate() {
         match endpoint(&format!("endpoints[{i}]"), raw, pools, &mut taken) {
-            Ok(endpoint) => endpoints.push(endpoint),
+            Ok(mut endpoint) => {
+                let before = endpoints.last().map(|last| &last.ports);
+                if let Some(same) = before.filter(|ports| **ports == endpoint.ports) {
+                    endpoint.ports = same.clone();
+                }
+                endpoints.push(endpoint);
+            }
             Err(fault) => faults.push(fault),
         }
     }
@@ -122,7 +128,7 @@ fn endpoint(
     let some = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
     Ok(Endpoint {
         addresses,
-        ports,
+        ports: ports.into(),
         hostname: some(&raw.hostname),
         node: some(&raw.node),
         ready: raw.ready,

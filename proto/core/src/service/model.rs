@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::name::ClusterName;
 use crate::prefix::Family;
@@ -169,13 +170,17 @@ pub struct Import {
     pub clusters: BTreeSet<ClusterName>,
 }
 
+/// The numbers of a service's ports on a pod, by protocol and the port's name. Nearly all pods of a
+/// service have the same, and they share them.
+pub type Numbers = Arc<BTreeMap<(Protocol, String), u16>>;
+
 /// A pod behind a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// Its slice addresses: at most one of each family.
     pub addresses: Vec<IpAddr>,
-    /// The numbers of the service's ports on this pod, by protocol and the port's name.
-    pub ports: BTreeMap<(Protocol, String), u16>,
+    /// The numbers of the service's ports on this pod.
+    pub ports: Numbers,
     /// Its `hostname`: a pod's of a StatefulSet.
     pub hostname: Option<String>,
     /// The node it runs on.

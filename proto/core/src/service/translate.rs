@@ -66,7 +66,7 @@ impl Translation {
             }
         }
         for endpoint in endpoints.values().flatten().filter(|e| e.ready || e.serving) {
-            for ((protocol, _), port) in &endpoint.ports {
+            for ((protocol, _), port) in endpoint.ports.iter() {
                 let front = |address: &IpAddr| Front {
                     address: *address,
                     protocol: *protocol,
@@ -180,7 +180,7 @@ mod tests {
     fn endpoint(address: &str, ready: bool, serving: bool) -> Endpoint {
         Endpoint {
             addresses: vec![address.parse().unwrap()],
-            ports: BTreeMap::from([((Protocol::Tcp, "http".into()), 8080)]),
+            ports: BTreeMap::from([((Protocol::Tcp, "http".into()), 8080)]).into(),
             ready,
             serving,
             terminating: !ready,

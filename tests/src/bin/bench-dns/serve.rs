@@ -11,7 +11,7 @@ use slicewire_core::name::{ClusterName, SliceName};
 use slicewire_core::prefix::Family;
 use slicewire_core::service::balance::Here;
 use slicewire_core::service::model::{
-    Affinity, Endpoint, Import, InternalTraffic, Kind, Port, Protocol, ServiceName,
+    Affinity, Endpoint, Import, InternalTraffic, Kind, Numbers, Port, Protocol, ServiceName,
 };
 use slicewire_dns::{Known, Limits, Names, Sockets};
 use tokio_util::sync::CancellationToken;
@@ -54,9 +54,10 @@ pub(crate) async fn serve(services: u32, endpoints: u32, port: u16) -> Result<()
 fn told(number: Number, endpoints: u32, cluster: &ClusterName) -> Told {
     let port =
         Port { name: PORT_NAME.to_owned(), protocol: Protocol::Tcp, port: 80, app_protocol: None };
+    let ports = Numbers::new([((Protocol::Tcp, PORT_NAME.to_owned()), 8080)].into());
     let endpoint = |e: u32| Endpoint {
         addresses: vec![number.endpoint(e).into()],
-        ports: BTreeMap::from([((Protocol::Tcp, PORT_NAME.to_owned()), 8080)]),
+        ports: ports.clone(),
         hostname: number.headless().then(|| format!("{}-{e}", number.name())),
         node: Some(format!("east-{}", e % 3)),
         ready: true,

@@ -30,7 +30,7 @@ fn with_address(exported: bool, addresses: &[&str]) -> Service {
 fn endpoint(name: Option<&str>, address: &str, ready: bool) -> Endpoint {
     Endpoint {
         addresses: vec![address.parse().unwrap()],
-        ports: BTreeMap::from([((Protocol::Tcp, "db".to_owned()), 5433)]),
+        ports: BTreeMap::from([((Protocol::Tcp, "db".to_owned()), 5433)]).into(),
         hostname: name.map(str::to_owned),
         ready,
         ..Endpoint::default()

@@ -17,7 +17,7 @@ fn endpoint(cluster: usize, i: usize, ready: bool) -> Endpoint {
     let address = [ADDRESS[0], ADDRESS[1], cluster as u8, i as u8 + 1];
     Endpoint {
         addresses: vec![IpAddr::from(address)],
-        ports: BTreeMap::from([((Protocol::Tcp, "http".to_owned()), 8080)]),
+        ports: BTreeMap::from([((Protocol::Tcp, "http".to_owned()), 8080)]).into(),
         node: Some(format!("n{i}")),
         ready,
         serving: ready,
