@@ -19,6 +19,8 @@
 //! stamp says, so no verdict outlives what it was made of, whatever processors do at that time.
 //!
 //! Endpoints that come, go or change move addresses between classes, and nothing else is touched.
+//! What a policy lists is known by its place in memory: where it is another one, its subjects find
+//! out where classes lead that its changed rules name, and of the others nothing is asked.
 
 mod aside;
 mod atoms;

@@ -32,19 +32,22 @@ impl Aside {
         let mut sets = part(&mut table.sets, "function-", "function.");
         sets.extend(from_classes.iter().filter_map(|name| table.sets.remove_entry(name)));
         let mut chains = part(&mut table.chains, "function-", "function.");
-        chains.append(&mut part(&mut table.chains, "decision-", "decision."));
+        chains.extend(part(&mut table.chains, "decision-", "decision."));
         Self { addresses, counters, sets, chains }
     }
 
-    /// Puts them into a ruleset.
-    pub(super) fn put_back(mut self, ruleset: &mut Ruleset) {
+    /// Puts them into a ruleset. What that has is put to them, not they to it: it is less.
+    pub(super) fn put_back(self, ruleset: &mut Ruleset) {
         let table = &mut ruleset.inet;
         for (name, set) in self.addresses {
             table.sets.extend(set.map(|set| (name.to_owned(), set)));
         }
-        table.counters.append(&mut self.counters);
-        table.sets.append(&mut self.sets);
-        table.chains.append(&mut self.chains);
+        let counters = std::mem::replace(&mut table.counters, self.counters);
+        table.counters.extend(counters);
+        let sets = std::mem::replace(&mut table.sets, self.sets);
+        table.sets.extend(sets);
+        let chains = std::mem::replace(&mut table.chains, self.chains);
+        table.chains.extend(chains);
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct List {
     pub(super) for_everybody: Vec<usize>,
     /// Names of ports that its rules use.
     pub(super) port_names: BTreeSet<PortName>,
+    /// Whether a rule names a prefix.
+    pub(super) names_nets: bool,
 }
 
 impl Lists {
@@ -80,7 +82,9 @@ impl List {
         let for_everybody =
             all.filter(|(_, rule)| rule.peers.is_empty()).map(|(place, _)| place).collect();
         let port_names = rules.iter().flat_map(|rule| &rule.ports).filter_map(port_name).collect();
-        Self { name, direction, policy, by_atom, for_everybody, port_names }
+        let mut peers = rules.iter().flat_map(|rule| &rule.peers);
+        let names_nets = peers.any(|peer| matches!(peer, Peer::Addresses { .. }));
+        Self { name, direction, policy, by_atom, for_everybody, port_names, names_nets }
     }
 
     /// Its rules, in order.
@@ -99,12 +103,6 @@ impl List {
     /// Names of other endpoints' ports that its rules use.
     pub(super) fn their_ports(&self) -> impl Iterator<Item = &PortName> {
         self.port_names.iter().filter(|_| self.direction == Direction::Egress)
-    }
-
-    /// Whether a rule names a prefix.
-    pub(super) fn names_nets(&self) -> bool {
-        let mut peers = self.rules().iter().flat_map(|rule| &rule.peers);
-        peers.any(|peer| matches!(peer, Peer::Addresses { .. }))
     }
 
     /// Which other ends it says something else about than the same policy's list did before: those

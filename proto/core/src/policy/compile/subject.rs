@@ -287,7 +287,7 @@ impl Subject {
             }
         };
         by(class_map);
-        if self.judge.lists.iter().any(|list| list.names_nets()) {
+        if self.judge.lists.iter().any(|list| list.names_nets) {
             by(frame::net_map);
         }
         rules
