@@ -60,7 +60,7 @@ impl World {
     ) -> Translation {
         let name = |port: u16| format!("port-{port}");
         let inner = ports.iter().map(|(port, inner)| ((Protocol::Tcp, name(*port)), *inner));
-        let inner: BTreeMap<_, _> = inner.collect();
+        let inner: Arc<BTreeMap<_, _>> = Arc::new(inner.collect());
         let import = Import {
             kind: Kind::ClusterSetIp,
             ports: ports.keys().map(|port| tcp(*port, name(*port))).collect(),
