@@ -97,7 +97,8 @@ pub(super) fn choose(wanted: &Wanted, rest: &str) -> Reverse {
                 out(&of_it, why);
             }
         }
-        let new: Vec<IpNet> = zones.into_iter().filter(|z| !covered(z, &chosen)).collect();
+        let known = |zone: &IpNet| chosen.contains(zone) || covered(zone, &chosen);
+        let new: Vec<IpNet> = zones.into_iter().filter(|zone| !known(zone)).collect();
         if chosen.len() + new.len() > MAX_ZONES {
             out(&new, Why::TooMany);
         } else {
@@ -117,7 +118,7 @@ fn count(prefix: &IpNet) -> usize {
     }
 }
 
-/// Whether a wider zone is there already, or the same.
+/// Whether a wider zone is there already.
 fn covered(zone: &IpNet, by: &BTreeSet<IpNet>) -> bool {
     by.iter().any(|other| other != zone && other.contains(zone))
 }
@@ -281,7 +282,8 @@ mod tests {
         let whys = [Why::TooWide, Why::TooMany, Why::TooMany];
         let wanted: Vec<_> = left_out.map(str::to_owned).into_iter().zip(whys).collect();
         assert_eq!(why(&got), wanted);
-        let whole = choose(&["172.128.0.0/9"], &[], "");
+        // What is there already takes no room.
+        let whole = choose(&["172.128.0.0/9", "172.130.0.0/16"], &[], "");
         assert_eq!((whole.zones.len(), whole.left_out), (MAX_ZONES, vec![]));
     }
 
