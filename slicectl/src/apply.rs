@@ -1,5 +1,6 @@
 //! Putting objects into a cluster, and taking them out.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,6 +15,9 @@ use crate::progress::{State, done, line, wait};
 
 /// Field manager of what this program applies.
 pub(crate) const MANAGER: &str = "slicectl";
+
+/// What Helm writes on objects: the release that they are of.
+const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 
 /// An API for objects of this type, and in its namespace where it has one.
 async fn api_of(client: &Client, object: &DynamicObject) -> kube::Result<Api<DynamicObject>> {
@@ -45,6 +49,9 @@ pub(crate) fn spell(object: &DynamicObject) -> String {
 /// # Errors
 /// The first object the cluster refuses, with its reason.
 pub(crate) async fn apply(client: &Client, objects: &[DynamicObject]) -> Result<()> {
+    if objects.is_empty() {
+        return Ok(());
+    }
     let begin = Instant::now();
     let parameters = PatchParams::apply(MANAGER).force();
     let mut awaited = Vec::new();
@@ -90,6 +97,36 @@ pub(crate) async fn without_others(
             }
         }
         kept.push(object);
+    }
+    Ok(kept)
+}
+
+/// Leaves out what a Helm release has put there: that stays the release's, with its values.
+///
+/// # Errors
+/// The cluster cannot be asked.
+pub(crate) async fn without_releases(
+    client: &Client,
+    objects: Vec<DynamicObject>,
+) -> Result<Vec<DynamicObject>> {
+    let mut kept = Vec::new();
+    let mut left: BTreeMap<String, usize> = BTreeMap::new();
+    for object in objects {
+        let there = async { api_of(client, &object).await?.get_opt(&object.name_any()).await };
+        let there = match there.await {
+            Ok(there) => there,
+            Err(error) if is_gone(&error) => None,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", spell(&object)));
+            }
+        };
+        match there.as_ref().and_then(|o| o.annotations().get(HELM_RELEASE)) {
+            Some(release) => *left.entry(release.clone()).or_default() += 1,
+            None => kept.push(object),
+        }
+    }
+    for (release, number) in left {
+        line(&format!("{number} objects are the Helm release {release}'s, and left to it"));
     }
     Ok(kept)
 }

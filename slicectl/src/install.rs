@@ -31,7 +31,8 @@ pub(crate) async fn hub(arguments: HubArguments) -> Result<()> {
     let to = arguments.cluster.connect().await?;
     line(&format!("installing the hub in {} ({})", to.context, to.server));
     let objects = objects(Role::Hub, Some(&arguments.images))?;
-    apply::apply(&to.client, &objects).await?;
+    let ours = apply::without_releases(&to.client, objects.clone()).await?;
+    apply::apply(&to.client, &ours).await?;
     ready::workloads(&to.client, &objects, Duration::from_secs(arguments.timeout)).await?;
     done("hub installed", begin);
     line(

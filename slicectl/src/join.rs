@@ -66,14 +66,15 @@ pub(crate) async fn join(arguments: Arguments) -> Result<()> {
 
     let objects = objects(Role::Worker, Some(&arguments.images))?;
     let objects = apply::without_others(&worker.client, objects).await?;
+    let ours = apply::without_releases(&worker.client, objects.clone()).await?;
     let workload = |o: &&DynamicObject| matches!(kind(o), "Deployment" | "DaemonSet");
-    let (workloads, others): (Vec<_>, Vec<_>) = objects.iter().cloned().partition(|o| workload(&o));
+    let (workloads, others): (Vec<_>, Vec<_>) = ours.iter().cloned().partition(|o| workload(&o));
     apply::apply(&worker.client, &others).await?;
     let credential = exchange(&ticket, &name, &uid, limit).await?;
     store(&worker.client, &ticket, &name, &credential).await?;
     let before = Beat::read(&ticket, &credential).await?;
     apply::apply(&worker.client, &workloads).await?;
-    ready::workloads(&worker.client, &workloads, limit).await?;
+    ready::workloads(&worker.client, &objects, limit).await?;
     before.next(&name, limit).await?;
     if !arguments.without_dns {
         dns::extend(&worker.client, limit).await?;
