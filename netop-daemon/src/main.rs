@@ -51,7 +51,7 @@ use crate::cri::Cri;
 use crate::decide::Node;
 use crate::metrics::Metrics;
 use crate::observe::sandboxes::{self, Sandboxes};
-use crate::observe::{gateways, kubernetes};
+use crate::observe::{gateways, kubernetes, zone};
 use crate::report::Report;
 use crate::shaping::{Shaped, Shaping};
 use crate::world::Shared;
@@ -115,6 +115,7 @@ async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let (reports, reported) = watch::channel(Arc::new(Report::default()));
 
     kubernetes::watch(&client, &node.name, &shared);
+    tokio::spawn(zone::keep(client.clone(), node.name.clone(), shared.clone()));
     watch_runtime(&options, &client, &shared, attach, &metrics, &stop)?;
     let (known, keeping) = (dns.names.clone(), stop.clone());
     tokio::spawn(services::names::keep(shared.clone(), node.clone(), known, keeping));

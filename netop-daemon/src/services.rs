@@ -89,6 +89,7 @@ pub(crate) struct Want<'w> {
 struct Frame {
     cluster: ClusterName,
     node: String,
+    zone: Option<String>,
     prefixes: Vec<IpNet>,
     reach: BTreeMap<ClusterName, Reach>,
     spread: Spread,
@@ -106,6 +107,7 @@ pub(crate) fn want<'w>(
         frame: Frame {
             cluster: slice.cluster.clone(),
             node: node.to_owned(),
+            zone: world.zone.clone(),
             prefixes: slice.prefixes.clone(),
             reach: reach(world, slice, now),
             spread: slice.balancing.spread,
@@ -119,7 +121,8 @@ impl Frame {
     /// A service's part; none of one that does not fit the slice.
     fn part(&self, entry: &ServiceEntry) -> Option<Translation> {
         let (cluster, node, spread) = (&self.cluster, self.node.as_str(), self.spread);
-        let here = Here { cluster, node, reach: &self.reach, spread };
+        let zone = self.zone.as_deref();
+        let here = Here { cluster, node, zone, reach: &self.reach, spread };
         let PlannedService { import, addresses, endpoints, .. } = &entry.planned;
         let part = || Translation::of(import, addresses, endpoints, here);
         entry.fits(&self.prefixes).then(part)

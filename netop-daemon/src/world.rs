@@ -197,6 +197,8 @@ pub(crate) struct World {
     pub(crate) network_policies: BTreeMap<String, Arc<PolicyEntry>>,
     pub(crate) far_pods: BTreeMap<String, FarPods>,
     pub(crate) services: BTreeMap<String, Arc<ServiceEntry>>,
+    /// This node's zone, where it has one.
+    pub(crate) zone: Option<String>,
     pub(crate) listed: BTreeSet<Source>,
 }
 

@@ -4,21 +4,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
-use slicewire_api::labels::{NETWORK_STATUS, SYSTEM_NAMESPACE};
+use slicewire_api::labels::{NETWORK_STATUS, SYSTEM_NAMESPACE, ZONE};
 use slicewire_api::service::plan_from;
 use slicewire_api::{PlannedService, ServiceCluster, Slice, SliceGateway, SliceService};
 use slicewire_core::dns::{Asker, Code, Data, Kind, Question, Service, View, answer};
 use slicewire_core::name::{ClusterName, SliceName};
 use slicewire_core::service::balance::{Here, Reach};
+use slicewire_core::service::translate::Translation;
 
 use crate::cluster::ClusterArguments;
 use crate::table::layout;
@@ -160,13 +162,37 @@ pub(crate) async fn resolve(arguments: ResolveArguments) -> Result<ExitCode> {
     let cluster = arguments.cluster.connect().await?;
     let known = Known::read(&cluster.client).await?;
     let (namespace, name) = (&arguments.namespace, &arguments.from);
-    let pods: Api<Pod> = Api::namespaced(cluster.client, namespace);
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let Some(pod) = pods.get_opt(name).await? else {
         bail!("there is no pod {namespace}/{name}; name another one with --from and --namespace");
     };
-    let (text, found) = explain(&known, &arguments.name, &pod);
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
+    let zone = zone(cluster.client, &node).await;
+    let place = Place { node: &node, zone: zone.as_deref() };
+    let (text, found) = explain(&known, &arguments.name, &pod, place);
     io::stdout().write_all(text.as_bytes())?;
     Ok(if found { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// A node's zone, where it has one and may be read.
+async fn zone(client: kube::Client, node: &str) -> Option<String> {
+    let found = Api::<Node>::all(client).get_metadata_opt(node).await.ok()??;
+    found.labels().get(ZONE).cloned()
+}
+
+/// Where who asks is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    node: &'a str,
+    zone: Option<&'a str>,
+}
+
+/// A service of a slice, as who asks sees it.
+struct Seen {
+    slice: String,
+    service: PlannedService,
+    /// Endpoints that its virtual addresses lead to from there; none where it has no such address.
+    used: Option<BTreeSet<IpAddr>>,
 }
 
 /// The slices a pod is on, by its network status.
@@ -180,31 +206,33 @@ fn slices_of(pod: &Pod) -> BTreeSet<String> {
 }
 
 /// What the nodes know, as one of them: what names mean, and the services by their slices.
-fn learn(known: &Known, node: &str) -> (View, Vec<(String, PlannedService)>) {
+fn learn(known: &Known, Place { node, zone }: Place<'_>) -> (View, Vec<Seen>) {
     let mut view = View::default();
-    let mut planned: Vec<(String, PlannedService)> = Vec::new();
+    let mut planned: Vec<Seen> = Vec::new();
     for (slice_name, slice) in &known.slices {
         let prefixes = known.prefixes(slice_name);
         let names = (SliceName::parse(slice_name), ClusterName::parse(&slice.spec.cluster));
         let (Ok(parsed), Ok(cluster)) = names else { continue };
         view.set_slice(&parsed, &prefixes);
         let (reach, spread) = (known.reach(slice), slice.spec.services.spread.into());
-        let here = Here { cluster: &cluster, node, reach: &reach, spread };
+        let here = Here { cluster: &cluster, node, zone, reach: &reach, spread };
         let own = known.services.iter().filter(|s| s.spec.slice == *slice_name);
         for service in own.filter_map(|s| plan_from(&s.spec.service, &prefixes).ok()) {
             let PlannedService { import, exported, addresses, endpoints, .. } = &service;
             let named = Service::of(import, *exported, addresses, endpoints, here);
             view.set(&parsed, &service.name, Some(named));
-            planned.push((slice_name.clone(), service));
+            let led = Translation::of(import, addresses, endpoints, here);
+            let used = led.fronts.values().flat_map(|b| &b.targets).map(|t| t.address).collect();
+            let used = (!led.fronts.is_empty()).then_some(used);
+            planned.push(Seen { slice: slice_name.clone(), service, used });
         }
     }
     (view, planned)
 }
 
-fn explain(known: &Known, name: &str, pod: &Pod) -> (String, bool) {
+fn explain(known: &Known, name: &str, pod: &Pod, place: Place<'_>) -> (String, bool) {
     let on = slices_of(pod);
-    let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
-    let (view, planned) = learn(known, &node);
+    let (view, planned) = learn(known, place);
     let lower = name.trim_end_matches('.').to_ascii_lowercase();
     let labels: Vec<&str> = lower.split('.').collect();
     let asked = |kind| answer(&view, &Question { labels: &labels, kind }, Asker::default());
@@ -236,12 +264,12 @@ fn explain(known: &Known, name: &str, pod: &Pod) -> (String, bool) {
             let wanted = [service.name.name.as_str(), service.name.namespace.as_str(), "svc"];
             labels.windows(3).any(|part| part == wanted)
         };
-        let owners = planned.iter().filter(|(_, service)| meant(service) && has(service, address));
-        for (slice, service) in owners {
+        let owners = planned.iter().filter(|s| meant(&s.service) && has(&s.service, address));
+        for Seen { slice, service, used } in owners {
             let on =
                 if on.contains(slice) { "" } else { "; the pod is not on it and cannot reach it" };
             let _ = writeln!(text, "  {} on slice {slice}{on}", service.name);
-            for line in endpoints(service, &known.clusters(slice)) {
+            for line in endpoints(service, used.as_ref(), &known.clusters(slice)) {
                 let _ = writeln!(text, "    {line}");
             }
         }
@@ -256,12 +284,17 @@ fn has(service: &PlannedService, address: &str) -> bool {
 
 fn endpoints(
     service: &PlannedService,
+    used: Option<&BTreeSet<IpAddr>>,
     clusters: &BTreeMap<ClusterName, &'static str>,
 ) -> Vec<String> {
     let mut lines = Vec::new();
     for (cluster, all) in &service.endpoints {
-        let but = clusters.get(cluster).copied().unwrap_or_default();
+        let but = clusters.get(cluster).copied();
         for endpoint in all {
+            let far = used.is_some_and(|used| endpoint.addresses.iter().all(|a| !used.contains(a)));
+            let far =
+                (endpoint.ready && far).then_some("; gets nothing from there: others are nearer");
+            let but = but.or(far).unwrap_or_default();
             let addresses: Vec<String> =
                 endpoint.addresses.iter().map(ToString::to_string).collect();
             let health = match (endpoint.ready, endpoint.serving) {
@@ -270,7 +303,11 @@ fn endpoints(
                 (false, false) => "not ready",
             };
             let node = endpoint.node.as_deref().unwrap_or("an unknown node");
-            lines.push(format!("{cluster}: {} on {node}, {health}{but}", addresses.join(", ")));
+            let zone = endpoint.zone.as_ref().map(|z| format!(" ({z})")).unwrap_or_default();
+            lines.push(format!(
+                "{cluster}: {} on {node}{zone}, {health}{but}",
+                addresses.join(", ")
+            ));
         }
     }
     if lines.is_empty() { vec!["no endpoints: connections are refused".to_owned()] } else { lines }
@@ -285,6 +322,8 @@ mod tests {
     };
 
     use super::*;
+
+    const HERE: Place<'_> = Place { node: "east-1", zone: Some("a") };
 
     fn known() -> Known {
         let spec = SliceSpec {
@@ -341,25 +380,47 @@ mod tests {
         let mut gateway = SliceGateway::new("blue", SliceGatewaySpec::default());
         gateway.status = Some(WorkerGatewayStatus { lanes: vec![lane], ..Default::default() });
         known.gateways.insert("blue".into(), gateway);
-        let (text, _) = explain(&known, name, &pod("blue"));
+        let (text, _) = explain(&known, name, &pod("blue"), HERE);
         assert!(text.contains("west-1, ready; no tunnel to its cluster works"), "{text}");
         known.gateways.clear();
         let weight = ClusterWeight { name: "west".into(), weight: 0 };
         known.slices.get_mut("blue").unwrap().spec.services.clusters = vec![weight];
-        let (text, _) = explain(&known, name, &pod("blue"));
+        let (text, _) = explain(&known, name, &pod("blue"), HERE);
         assert!(text.contains("west-1, ready; its cluster has weight 0"), "{text}");
+    }
+
+    #[test]
+    fn who_gets_nothing_because_others_are_nearer_is_told() {
+        let mut known = known();
+        let service = &mut known.services[0].spec.service;
+        service.shape.traffic_distribution = Some("PreferSameZone".into());
+        let mut own = service.clusters[0].clone();
+        own.cluster = "east".into();
+        let near = |address: &str, zone: &str| ServiceEndpoint {
+            addresses: vec![address.into()],
+            zone: zone.into(),
+            ..own.endpoints[0].clone()
+        };
+        own.endpoints = vec![near("10.77.0.5", "a"), near("10.77.0.6", "b")];
+        service.clusters.push(own);
+        let (text, _) = explain(&known, "web.shop.svc.clusterset.local", &pod("blue"), HERE);
+        let line = |address: &str| text.lines().find(|l| l.contains(address)).unwrap();
+        assert!(line("10.77.0.5").ends_with("(a), ready"), "{text}");
+        for far in ["10.77.0.6", "10.77.16.5"] {
+            assert!(line(far).ends_with("others are nearer"), "{text}");
+        }
     }
 
     #[test]
     fn a_name_is_told_with_what_is_behind_it_and_who_reaches_it() {
         let name = "Web.shop.svc.clusterset.local.";
-        let (text, found) = explain(&known(), name, &pod("blue"));
+        let (text, found) = explain(&known(), name, &pod("blue"), HERE);
         assert!(found && text.contains("10.77.16.5 on west-1, ready"), "{text}");
         assert!(!text.contains("cannot reach"));
-        let (text, _) = explain(&known(), name, &pod("red"));
+        let (text, _) = explain(&known(), name, &pod("red"), HERE);
         assert!(text.contains("cannot reach"), "{text}");
         for (name, word) in [("x.shop.svc.clusterset.local", "NXDOMAIN"), ("example.org", "none")] {
-            let (text, found) = explain(&known(), name, &pod("blue"));
+            let (text, found) = explain(&known(), name, &pod("blue"), HERE);
             assert!(!found && text.contains(word), "{text}");
         }
     }

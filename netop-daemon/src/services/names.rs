@@ -89,7 +89,8 @@ impl SliceTold {
 
     fn named(&self, entry: &ServiceEntry, node: &str) -> Service {
         let (cluster, reach, spread) = (&self.cluster, &self.reach, self.spread);
-        let here = Here { cluster, node, reach, spread };
+        // A name means the same in every zone.
+        let here = Here { cluster, node, zone: None, reach, spread };
         let planned = &entry.planned;
         Service::of(&planned.import, planned.exported, &planned.addresses, &planned.endpoints, here)
     }

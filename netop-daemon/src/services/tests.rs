@@ -84,6 +84,34 @@ async fn a_cluster_with_weight_0_gets_no_connections() {
 }
 
 #[tokio::test]
+async fn who_prefers_a_zone_follows_the_nodes_label() {
+    let mut bed = Bed::new("10.77.16.5").await;
+    let mut planned = bed.world.services["blue.shop.web"].planned.clone();
+    let PlannedService { import, endpoints, .. } = &mut planned;
+    import.distribution = Some("PreferSameZone".into());
+    let (cluster, far) = endpoints.pop_first().unwrap();
+    let own = |zone: &str, address: &str| slicewire_core::service::Endpoint {
+        addresses: vec![address.parse().unwrap()],
+        zone: Some(zone.into()),
+        ..far[0].clone()
+    };
+    endpoints.insert(bed.slice.cluster.clone(), vec![own("a", "10.77.0.5"), own("b", "10.77.0.6")]);
+    import.clusters = [bed.slice.cluster.clone(), cluster].into();
+    let entry = ServiceEntry { slice: "blue".into(), planned };
+    bed.world.services.insert("blue.shop.web".into(), Arc::new(entry));
+    bed.sync().await.unwrap();
+    assert_eq!(bed.leads().unwrap().len(), 2, "no zone is known");
+    for (zone, to) in [("a", "10.77.0.5"), ("b", "10.77.0.6")] {
+        bed.world.zone = Some(zone.to_owned());
+        bed.sync().await.unwrap();
+        assert_eq!(bed.leads(), Some(vec![to.to_owned()]));
+    }
+    bed.world.zone = Some("c".to_owned());
+    bed.sync().await.unwrap();
+    assert_eq!(bed.leads().unwrap().len(), 2, "nobody is near");
+}
+
+#[tokio::test]
 async fn what_leaves_the_slice_is_taken_out() {
     let mut bed = Bed::new("10.77.16.5").await;
     bed.world.services.insert("blue.shop.web".into(), service(false, "192.0.2.5"));

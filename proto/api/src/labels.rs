@@ -49,6 +49,8 @@ pub const DAEMON_CERTIFICATE: &str = "slicewire-netop-daemon-rpc";
 /// Annotation on a Node: what its uplink carries each direction, in bits a second, as `10G`. Without
 /// it, the speed that the node's network device tells is taken.
 pub const UPLINK: &str = "slicewire.dev/uplink";
+/// Kubernetes' label of a Node that says its zone.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// UDP ports a gateway pod listens on for WireGuard: even generations of keys, and odd ones.
 pub const WIREGUARD_PORTS: [u16; 2] = [51820, 51821];
 /// The UDP port of a generation of keys in a gateway pod.

@@ -124,7 +124,10 @@ pub struct ServiceShape {
     /// Only endpoints on the client's node are used.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal_traffic_local: bool,
-    /// The Service's `trafficDistribution`.
+    /// The Service's `trafficDistribution`. With `PreferSameNode` a client's connections go to endpoints
+    /// on its own node, where there are none to its zone's, and where there are none to all, as
+    /// the slice spreads them; `PreferSameZone` and `PreferClose` begin with the zone. Endpoints of other
+    /// clusters are never near. Other values prefer nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub traffic_distribution: Option<String>,
@@ -180,6 +183,10 @@ pub struct ServiceEndpoint {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub node: String,
+    /// The zone of that node, its `topology.kubernetes.io/zone`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub zone: String,
     /// It can be sent new connections.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ready: bool,

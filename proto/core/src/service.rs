@@ -8,6 +8,7 @@
 //! | [`merge`] | what the clusters export → what every cluster imports, and who disagrees |
 //! | [`conditions`] | what a ServiceExport is told |
 //! | [`vip`] | the virtual addresses of services |
+//! | [`near`] | which endpoints are preferred because of where they are |
 //! | [`balance`] | which endpoints a virtual address leads to, and how often |
 //! | [`translate`] | all virtual addresses of a node as one value, and what changes it |
 //!
@@ -20,6 +21,7 @@ pub mod conditions;
 pub mod endpoints;
 pub mod merge;
 pub mod model;
+pub mod near;
 pub mod spec;
 pub mod translate;
 pub mod vip;

@@ -156,7 +156,11 @@ mod tests {
     use crate::kubernetes::fake::Fake;
 
     fn observed() -> Observed {
-        let spec = SliceSpec { prefixes: vec!["10.77.0.0/16".into()], ..SliceSpec::default() };
+        let spec = SliceSpec {
+            cluster: "east".into(),
+            prefixes: vec!["10.77.0.0/16".into()],
+            ..SliceSpec::default()
+        };
         let endpoint = |i: usize| ServiceEndpoint {
             addresses: vec![format!("10.77.{}.{}", i / 200, i % 200 + 1)],
             ports: vec!["TCP/http=8080".into()],
@@ -229,6 +233,32 @@ mod tests {
         carry_out(&mut fake, &mut observed);
         assert!(observed.mirror.is_none() && observed.import.is_none());
         assert!(observed.made.is_empty());
+    }
+
+    #[test]
+    fn who_is_to_prefer_an_endpoint_is_said_of_the_own_clusters() {
+        let (mut fake, mut observed) = (Fake::default(), observed());
+        let told = Arc::make_mut(observed.told.as_mut().unwrap());
+        let service = &mut told.spec.service;
+        service.shape.traffic_distribution = Some("PreferSameNode".into());
+        service.clusters[0].endpoints.truncate(1);
+        service.clusters[0].endpoints[0].node = "n1".into();
+        service.clusters[0].endpoints[0].zone = "eu-1a".into();
+        let mut own = service.clusters[0].clone();
+        own.cluster = "east".into();
+        own.endpoints[0].addresses = vec!["10.77.200.1".into()];
+        service.clusters.push(own);
+        carry_out(&mut fake, &mut observed);
+        let of = |cluster: &str| {
+            let mut made = observed.made.values();
+            let source = "multicluster.kubernetes.io/source-cluster";
+            made.find(|s| s.labels()[source] == cluster).unwrap().endpoints[0].clone()
+        };
+        assert_eq!(of("west").zone.as_deref(), Some("eu-1a"));
+        assert_eq!(of("west").hints, None);
+        let hints = of("east").hints.unwrap();
+        assert_eq!(hints.for_nodes.unwrap()[0].name, "n1");
+        assert_eq!(hints.for_zones.unwrap()[0].name, "eu-1a");
     }
 
     #[test]

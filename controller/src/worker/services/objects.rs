@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{
-    Endpoint as ApiEndpoint, EndpointConditions, EndpointPort, EndpointSlice,
+    Endpoint as ApiEndpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice,
+    ForNode, ForZone,
 };
 use kube::api::ObjectMeta;
 use slicewire_api::mcs::{
@@ -15,6 +16,7 @@ use slicewire_api::mcs::{
 use slicewire_api::{PlannedService, ServiceShape, Slice};
 use slicewire_core::name::{ClusterName, fnv1a};
 use slicewire_core::prefix::Family;
+use slicewire_core::service::near::{Ring, rings};
 use slicewire_core::service::{Affinity, Endpoint, InternalTraffic, Kind, Protocol};
 
 use crate::worker::policy::meta;
@@ -83,14 +85,16 @@ fn marked(slice: &Slice, planned: &PlannedService, made_of: &str, name: String) 
 /// of one EndpointSlice have the same.
 pub(super) fn slices(slice: &Slice, planned: &PlannedService, made_of: &str) -> Vec<EndpointSlice> {
     let mut all = Vec::new();
+    let near = rings(planned.import.distribution.as_deref());
     for (cluster, endpoints) in &planned.endpoints {
+        let near = if cluster.as_str() == slice.spec.cluster { near } else { &[] };
         for family in [Family::V4, Family::V6] {
             let mut alike: BTreeMap<&BTreeMap<(Protocol, String), u16>, Vec<ApiEndpoint>> =
                 BTreeMap::new();
             for endpoint in endpoints {
                 let of = |a: &&IpAddr| Family::of_addr(a) == family;
                 if let Some(address) = endpoint.addresses.iter().find(of) {
-                    alike.entry(&endpoint.ports).or_default().push(api(endpoint, address));
+                    alike.entry(&endpoint.ports).or_default().push(api(endpoint, address, near));
                 }
             }
             let parts = alike
@@ -138,7 +142,7 @@ fn one(
     }
 }
 
-fn api(endpoint: &Endpoint, address: &IpAddr) -> ApiEndpoint {
+fn api(endpoint: &Endpoint, address: &IpAddr, near: &[Ring]) -> ApiEndpoint {
     ApiEndpoint {
         addresses: vec![address.to_string()],
         conditions: Some(EndpointConditions {
@@ -147,6 +151,19 @@ fn api(endpoint: &Endpoint, address: &IpAddr) -> ApiEndpoint {
             terminating: Some(endpoint.terminating),
         }),
         hostname: endpoint.hostname.clone(),
+        zone: endpoint.zone.as_deref().map(str::to_owned),
+        hints: hints(endpoint, near),
         ..ApiEndpoint::default()
     }
+}
+
+/// Who is to prefer an endpoint of this cluster, as Kubernetes' own EndpointSlices say it; nobody is to
+/// prefer others, whose nodes and zones may have the names of our own.
+fn hints(endpoint: &Endpoint, near: &[Ring]) -> Option<EndpointHints> {
+    let name = |ring, name: Option<&str>| {
+        name.filter(|_| endpoint.ready && near.contains(&ring)).map(str::to_owned)
+    };
+    let zone = name(Ring::Zone, endpoint.zone.as_deref()).map(|name| vec![ForZone { name }]);
+    let node = name(Ring::Node, endpoint.node.as_deref()).map(|name| vec![ForNode { name }]);
+    (zone.is_some() || node.is_some()).then_some(EndpointHints { for_nodes: node, for_zones: zone })
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 use kube::ResourceExt;
 use slicewire_api::SliceNode;
-use slicewire_core::service::endpoints::MAX_ENDPOINTS;
+use slicewire_core::service::endpoints::{MAX_ENDPOINTS, is_zone};
 use slicewire_core::service::spec::{RawExport, RawPort, RawService, protocol};
 use slicewire_core::service::{Endpoint, Protocol};
 
@@ -76,6 +76,7 @@ pub(super) fn endpoints(
                 addresses,
                 hostname: endpoint.hostname.clone(),
                 node: Some(node),
+                zone: endpoint.zone.as_deref().filter(|z| is_zone(z)).map(Into::into),
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
                 terminating: conditions.terminating.unwrap_or(false),
@@ -141,6 +142,7 @@ mod tests {
             addresses: vec!["192.0.2.9".into()],
             conditions: Some(EndpointConditions { ready: Some(true), ..Default::default() }),
             node_name: Some((*node).into()),
+            zone: Some("eu-1a".into()),
             target_ref: Some(ObjectReference {
                 kind: Some("Pod".into()),
                 name: Some((*pod).into()),
@@ -169,6 +171,7 @@ mod tests {
         assert_eq!(got.len(), 2);
         assert_eq!(got[0].addresses[0].to_string(), "10.77.0.5");
         assert_eq!(got[0].ports[&(Protocol::Tcp, "http".into())], 8080);
+        assert_eq!(got[0].zone.as_deref(), Some("eu-1a"));
         assert!(got[0].ready && got[0].serving && !got[0].terminating);
         assert_eq!(endpoints(&slices, &nodes, "other"), []);
     }

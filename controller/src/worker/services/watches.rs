@@ -130,12 +130,11 @@ fn trim_service(service: &mut Service) {
         kept.then(|| [(shape::EXPOSE.to_owned(), "true".to_owned())].into());
 }
 
-/// Hints and zones are not read.
+/// Hints are not read: every node finds its own way.
 fn trim_slice(slice: &mut EndpointSlice) {
     slice.metadata.annotations = None;
     for endpoint in &mut slice.endpoints {
         endpoint.hints = None;
-        endpoint.zone = None;
         endpoint.addresses.clear();
     }
 }

@@ -1,13 +1,16 @@
 //! client — router — two servers, and a virtual address in between, both families.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use slicewire_core::service::Protocol;
-use slicewire_core::service::balance::{Balance, Target};
+use slicewire_core::name::ClusterName;
+use slicewire_core::prefix::Family;
+use slicewire_core::service::balance::{Balance, Here, Spread, Target};
 use slicewire_core::service::translate::{Front, Translation};
+use slicewire_core::service::{Affinity, Endpoint, Import, InternalTraffic, Kind, Port, Protocol};
 use slicewire_kernel::{Filter, Mac, Ns, NsId};
 
 use crate::lab::{Lab, inside, ip};
@@ -138,6 +141,63 @@ async fn a_virtual_address_leads_to_every_endpoint_and_servers_see_the_client() 
         }
         // One in 2^39 for one server to get none.
         assert!(reached[0] > 0 && reached[1] > 0, "{reached:?}");
+    }
+}
+
+/// A service with this `trafficDistribution` whose endpoints are A and B, each on a node, in a zone,
+/// ready or not, as a client on node `n0` in zone `z0` sees it.
+fn near(distribution: Option<&str>, places: [(&str, &str, bool); 2]) -> Translation {
+    let cluster = ClusterName::parse("east").unwrap();
+    let endpoint = |(node, zone, ready): (&str, &str, bool), pod: [&str; 2]| Endpoint {
+        addresses: pod.map(ip).to_vec(),
+        ports: BTreeMap::from([((Protocol::Tcp, String::new()), INNER)]).into(),
+        node: Some(node.to_owned()),
+        zone: Some(zone.into()),
+        ready,
+        serving: true,
+        ..Endpoint::default()
+    };
+    let all = vec![endpoint(places[0], A), endpoint(places[1], B)];
+    let protocol = Protocol::Tcp;
+    let import = Import {
+        kind: Kind::ClusterSetIp,
+        ports: vec![Port { name: String::new(), protocol, port: PORT, app_protocol: None }],
+        affinity: Affinity::None,
+        internal_traffic: InternalTraffic::Cluster,
+        distribution: distribution.map(str::to_owned),
+        families: BTreeSet::from([Family::V4, Family::V6]),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        clusters: BTreeSet::from([cluster.clone()]),
+    };
+    let (reach, spread) = (BTreeMap::new(), Spread::LocalFirst);
+    let here = Here { cluster: &cluster, node: "n0", zone: Some("z0"), reach: &reach, spread };
+    let endpoints = BTreeMap::from([(cluster.clone(), all)]);
+    Translation::of(&import, &VIRTUAL.map(ip), &endpoints, here)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_go_to_the_nearest_endpoint_and_on_to_the_next() {
+    let mut bed = Bed::new("near").await;
+    let (a, b) = (bed.listen("a", A), bed.listen("b", B));
+    let (node, zone) = (Some("PreferSameNode"), Some("PreferSameZone"));
+    for (distribution, places, wanted) in [
+        (node, [("n0", "z0", true), ("n1", "z0", true)], [true, false]),
+        (node, [("n0", "z0", false), ("n1", "z0", true)], [false, true]),
+        (node, [("n1", "z1", true), ("n2", "z0", true)], [false, true]),
+        (zone, [("n1", "z0", true), ("n2", "z1", true)], [true, false]),
+        (zone, [("n1", "z1", true), ("n2", "z2", true)], [true, true]),
+        (None, [("n0", "z0", true), ("n2", "z1", true)], [true, true]),
+    ] {
+        bed.change(near(distribution, places)).await;
+        for family in 0..2 {
+            let mut reached = [false; 2];
+            for _ in 0..30 {
+                let _client = bed.connect("c", family).unwrap();
+                reached[accept([&a[family], &b[family]]).0] = true;
+            }
+            assert_eq!(reached, wanted, "{distribution:?} {places:?}");
+        }
     }
 }
 

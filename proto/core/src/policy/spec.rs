@@ -1,6 +1,6 @@
 //! Policies as users write them → [`model`](super::model), or every fault.
 
-mod check;
+pub(crate) mod check;
 mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::model::{Affinity, Endpoint, Import, InternalTraffic, Port};
+use super::near::{Ring, rings};
 use crate::name::ClusterName;
 use crate::prefix::Family;
 
@@ -48,6 +49,8 @@ pub struct Here<'a> {
     pub cluster: &'a ClusterName,
     /// The client's node.
     pub node: &'a str,
+    /// That node's zone, where it has one.
+    pub zone: Option<&'a str>,
     /// What is known of clusters; of one that is missing, the default.
     pub reach: &'a BTreeMap<ClusterName, Reach>,
     /// How traffic is spread.
@@ -99,6 +102,10 @@ impl Balance {
 ///
 /// Only endpoints that are ready count. Where there is none at all, those that are terminating and
 /// still serve do, as in Kubernetes, so that a service restarting its last pod loses nothing.
+///
+/// Of those that count, the nearest of what the service's `trafficDistribution` prefers get everything,
+/// also as Kubernetes has it: however few they are. Where none is near, all of them do, as the slice
+/// spreads them.
 pub fn balance(
     import: &Import,
     port: &Port,
@@ -110,12 +117,16 @@ pub fn balance(
         import.internal_traffic == InternalTraffic::Cluster
             || (cluster == here.cluster && endpoint.node.as_deref() == Some(here.node))
     };
-    let candidates = |wanted: fn(&Endpoint) -> bool| -> Vec<Cluster> {
+    let candidates = |wanted: fn(&Endpoint) -> bool, ring: Option<Ring>| -> Vec<Cluster> {
+        let wanted = |cluster: &ClusterName, endpoint: &Endpoint| {
+            wanted(endpoint)
+                && ring.is_none_or(|r| cluster == here.cluster && r.has(endpoint, &here))
+        };
         let mut clusters = Vec::new();
         for (name, all) in endpoints.iter().filter(|(name, _)| import.clusters.contains(*name)) {
             let weight = here.weight(name);
             let near: Vec<&Endpoint> = all.iter().filter(|e| near(name, e)).collect();
-            let places = near.iter().copied().filter(|e| wanted(e));
+            let places = near.iter().copied().filter(|e| wanted(name, e));
             let places: BTreeSet<_> = places.filter_map(|e| place(e, port, family)).collect();
             if weight > 0 && !places.is_empty() {
                 let all = near.iter().filter(|e| !e.terminating).count().max(places.len());
@@ -124,10 +135,13 @@ pub fn balance(
         }
         clusters
     };
-    let mut clusters = candidates(|e| e.ready);
-    if clusters.is_empty() {
-        clusters = candidates(|e| e.serving && e.terminating);
-    }
+    let rings = || {
+        let near = rings(import.distribution.as_deref()).iter().copied();
+        near.map(Some).chain([None])
+    };
+    let ready = rings().map(|ring| candidates(|e| e.ready, ring));
+    let draining = rings().map(|ring| candidates(|e| e.serving && e.terminating, ring));
+    let clusters = ready.chain(draining).find(|all| !all.is_empty()).unwrap_or_default();
     let sticky = match import.affinity {
         Affinity::None => None,
         Affinity::ClientIp { timeout } => Some(timeout),

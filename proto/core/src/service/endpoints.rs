@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::model::{Endpoint, Protocol};
 use super::spec::{is_label, protocol};
+use crate::policy::spec::check::is_label_text;
 use crate::prefix::Family;
 use crate::violation::Violation;
 
@@ -29,6 +31,8 @@ pub struct RawEndpoint {
     pub hostname: String,
     /// Its node; may be empty.
     pub node: String,
+    /// Its node's zone; may be empty.
+    pub zone: String,
     /// As in an EndpointSlice.
     pub ready: bool,
     /// As in an EndpointSlice.
@@ -44,6 +48,7 @@ pub struct RawEndpoint {
 pub fn parse(raw: &[RawEndpoint], pools: &[IpNet]) -> (Vec<Endpoint>, Vec<Violation>) {
     let mut faults = Vec::new();
     let mut taken: BTreeSet<IpAddr> = BTreeSet::new();
+    let mut zones: BTreeSet<Arc<str>> = BTreeSet::new();
     let mut endpoints: Vec<Endpoint> = Vec::with_capacity(raw.len().min(MAX_ENDPOINTS));
     for (i, raw) in raw.iter().take(MAX_ENDPOINTS).enumerate() {
         match endpoint(&format!("endpoints[{i}]"), raw, pools, &mut taken) {
@@ -52,6 +57,7 @@ pub fn parse(raw: &[RawEndpoint], pools: &[IpNet]) -> (Vec<Endpoint>, Vec<Violat
                 if let Some(same) = before.filter(|ports| **ports == endpoint.ports) {
                     endpoint.ports = same.clone();
                 }
+                endpoint.zone = endpoint.zone.map(|zone| shared(&mut zones, zone));
                 endpoints.push(endpoint);
             }
             Err(fault) => faults.push(fault),
@@ -72,6 +78,20 @@ pub fn parse(raw: &[RawEndpoint], pools: &[IpNet]) -> (Vec<Endpoint>, Vec<Violat
     }
     endpoints.sort();
     (endpoints, faults)
+}
+
+/// Whether this can be the name of a zone: a label's value.
+pub fn is_zone(text: &str) -> bool {
+    text.len() <= MAX_ZONE && is_label_text(text)
+}
+
+/// The one of equal texts that was there first.
+fn shared(all: &mut BTreeSet<Arc<str>>, text: Arc<str>) -> Arc<str> {
+    if let Some(same) = all.get(&text) {
+        return same.clone();
+    }
+    all.insert(text.clone());
+    text
 }
 
 fn endpoint(
@@ -111,6 +131,10 @@ fn endpoint(
     if raw.node.len() > MAX_NODE {
         return fault("nodeName", "", "NodeName", "is longer than the 253 bytes of a node's name");
     }
+    if !raw.zone.is_empty() && !is_zone(&raw.zone) {
+        let help = "must be a label's value: at most 63 letters, digits, '-', '_' and '.'";
+        return fault("zone", &raw.zone, "Zone", help);
+    }
     let mut ports: BTreeMap<(Protocol, String), u16> = BTreeMap::new();
     for (name, protocol_text, number) in raw.ports.iter().take(super::spec::MAX_PORTS) {
         let (Some(protocol), Ok(number @ 1..)) = (protocol(protocol_text), u16::try_from(*number))
@@ -131,6 +155,7 @@ fn endpoint(
         ports: ports.into(),
         hostname: some(&raw.hostname),
         node: some(&raw.node),
+        zone: some(&raw.zone).map(Into::into),
         ready: raw.ready,
         serving: raw.serving,
         terminating: raw.terminating,
@@ -139,6 +164,8 @@ fn endpoint(
 
 /// Most bytes of a node's name: an RFC 1123 subdomain.
 const MAX_NODE: usize = 253;
+/// Most bytes of a zone's name: a label's value.
+const MAX_ZONE: usize = 63;
 
 #[cfg(test)]
 mod tests {
@@ -189,12 +216,14 @@ mod tests {
             change(&mut endpoint);
             endpoint
         };
-        let cases: [(RawEndpoint, &str); 8] = [
+        let cases: [(RawEndpoint, &str); 10] = [
             (raw(&[]), "NoAddress"),
             (raw(&["10.77"]), "MalformedAddress"),
             (raw(&["10.77.0.5", "10.77.0.6"]), "SecondAddress"),
             (with(|e| e.hostname = "db_0".into()), "Hostname"),
             (with(|e| e.node = "n".repeat(254)), "NodeName"),
+            (with(|e| e.zone = "a b".into()), "Zone"),
+            (with(|e| e.zone = "z".repeat(64)), "Zone"),
             (with(|e| e.ports[0].2 = 0), "PortNumber"),
             (with(|e| e.ports[0].1 = "ICMP".into()), "PortNumber"),
             (with(|e| e.ports[0].0 = "a.b".into()), "PortName"),
@@ -203,6 +232,19 @@ mod tests {
             assert_eq!(reasons(&[endpoint]), [reason]);
         }
         assert_eq!(reasons(&[raw(&["10.77.0.5"]), raw(&["10.77.0.5"])]), ["DuplicateAddress"]);
+    }
+
+    #[test]
+    fn endpoints_share_the_name_of_their_zone() {
+        let at = |address: &str, zone: &str| RawEndpoint { zone: zone.into(), ..raw(&[address]) };
+        let (got, faults) = parse(
+            &[at("10.77.0.5", "eu-1a"), at("10.77.0.6", ""), at("10.77.0.7", "eu-1a")],
+            &pools(),
+        );
+        assert_eq!(faults, []);
+        let zones: Vec<_> = got.iter().map(|e| e.zone.as_ref()).collect();
+        assert_eq!(zones[0].map(|z| &**z), Some("eu-1a"));
+        assert!(zones[1].is_none() && Arc::ptr_eq(zones[0].unwrap(), zones[2].unwrap()));
     }
 
     #[test]

@@ -185,6 +185,8 @@ pub struct Endpoint {
     pub hostname: Option<String>,
     /// The node it runs on.
     pub node: Option<String>,
+    /// The zone of that node. Very many have the same, and those of a service share it.
+    pub zone: Option<Arc<str>>,
     /// It can be sent new connections.
     pub ready: bool,
     /// It still serves, be it that it is terminating.

@@ -191,7 +191,8 @@ mod tests {
     fn translation(endpoints: Vec<Endpoint>) -> Translation {
         let reach = BTreeMap::new();
         let cluster = west();
-        let here = Here { cluster: &cluster, node: "n", reach: &reach, spread: Default::default() };
+        let spread = Default::default();
+        let here = Here { cluster: &cluster, node: "n", zone: None, reach: &reach, spread };
         let vip = ["10.77.240.9".parse().unwrap()];
         Translation::of(&import(), &vip, &BTreeMap::from([(west(), endpoints)]), here)
     }

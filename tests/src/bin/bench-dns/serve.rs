@@ -31,8 +31,13 @@ pub(crate) async fn serve(services: u32, endpoints: u32, port: u16) -> Result<()
     let cluster = ClusterName::parse("east").map_err(|_| anyhow!("no cluster's name"))?;
     let slice = SliceName::parse("blue").map_err(|_| anyhow!("no slice's name"))?;
     let reach = BTreeMap::new();
-    let here =
-        Here { cluster: &cluster, node: "east-1", reach: &reach, spread: Default::default() };
+    let here = Here {
+        cluster: &cluster,
+        node: "east-1",
+        zone: None,
+        reach: &reach,
+        spread: Default::default(),
+    };
     let mut view = View::default();
     view.set_slice(&slice, &["10.0.0.0/8".parse()?]);
     let all: Vec<Told> = (0..services).map(|s| told(Number(s), endpoints, &cluster)).collect();

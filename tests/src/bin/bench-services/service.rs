@@ -83,7 +83,8 @@ impl World {
         let endpoints = BTreeMap::from([(self.cluster.clone(), endpoints)]);
         let reach = BTreeMap::new();
         let spread = Default::default();
-        let here = Here { cluster: &self.cluster, node: "east-1", reach: &reach, spread };
+        let here =
+            Here { cluster: &self.cluster, node: "east-1", zone: None, reach: &reach, spread };
         Translation::of(&import, &[address], &endpoints, here)
     }
 }

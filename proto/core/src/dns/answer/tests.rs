@@ -67,8 +67,8 @@ fn headless() -> Service {
         ),
     ]);
     let reach = BTreeMap::from([(cluster("north"), Reach { up: false, ..Reach::default() })]);
-    let here =
-        Here { cluster: &cluster("west"), node: "n1", reach: &reach, spread: Spread::LocalFirst };
+    let (cluster, spread) = (&cluster("west"), Spread::LocalFirst);
+    let here = Here { cluster, node: "n1", zone: None, reach: &reach, spread };
     Service::of(&import, true, &[], &endpoints, here)
 }
 

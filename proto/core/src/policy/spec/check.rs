@@ -13,7 +13,7 @@ const MAX_DNS: usize = 253;
 const MAX_PORT_NAME: usize = 15;
 
 /// Letters and digits at both ends; between them also `-`, `_` and `.`.
-fn is_label_text(text: &str) -> bool {
+pub(crate) fn is_label_text(text: &str) -> bool {
     let inside = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let outside = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();

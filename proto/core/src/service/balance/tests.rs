@@ -53,8 +53,35 @@ fn run(
     spread: Spread,
 ) -> Balance {
     let own = cluster(0);
-    let here = Here { cluster: &own, node: "n0", reach, spread };
+    let here = Here { cluster: &own, node: "n0", zone: Some("z0"), reach, spread };
     balance(import, &port(), Family::V4, endpoints, here)
+}
+
+/// The same service with this `trafficDistribution`.
+fn near(distribution: &str, clusters: usize) -> Import {
+    Import { distribution: Some(distribution.to_owned()), ..import(clusters) }
+}
+
+/// Endpoints by clusters, each at a node and in a zone: `("n0", "z0")` is where the client is.
+fn placed(all: &[&[(&str, &str)]]) -> BTreeMap<ClusterName, Vec<Endpoint>> {
+    let one = |c: usize, i: usize, (node, zone): (&str, &str)| Endpoint {
+        node: Some(node.to_owned()),
+        zone: Some(zone.into()).filter(|z: &std::sync::Arc<str>| !z.is_empty()),
+        ..endpoint(c, i, true)
+    };
+    let of = |c: usize, places: &[(&str, &str)]| -> Vec<Endpoint> {
+        places.iter().enumerate().map(|(i, place)| one(c, i, *place)).collect()
+    };
+    all.iter().enumerate().map(|(c, places)| (cluster(c), of(c, places))).collect()
+}
+
+/// Cluster and number of every endpoint that gets something.
+fn reached(balance: &Balance) -> Vec<(u8, u8)> {
+    let number = |t: &Target| match t.address {
+        IpAddr::V4(a) => (a.octets()[2], a.octets()[3] - 1),
+        IpAddr::V6(_) => unreachable!(),
+    };
+    balance.targets.iter().map(number).collect()
 }
 
 /// Per mille of the traffic that a cluster gets.
@@ -136,6 +163,62 @@ fn local_traffic_stays_on_the_node_or_is_refused() {
 }
 
 #[test]
+fn the_nearest_get_everything_and_whoever_is_next_takes_over() {
+    let mut all = placed(&[
+        &[("n0", "z0"), ("n1", "z0"), ("n2", "z1"), ("n3", "")],
+        &[("n0", "z0"), ("n1", "z0")],
+    ]);
+    let get = |all: &BTreeMap<_, _>, distribution: &str, spread| {
+        reached(&run(&near(distribution, 2), all, &BTreeMap::new(), spread))
+    };
+    for spread in [Spread::LocalFirst, Spread::Even] {
+        assert_eq!(get(&all, "PreferSameNode", spread), [(0, 0)]);
+        for zone in ["PreferSameZone", "PreferClose"] {
+            assert_eq!(get(&all, zone, spread), [(0, 0), (0, 1)]);
+        }
+    }
+    let fail = |all: &mut BTreeMap<ClusterName, Vec<Endpoint>>, i: usize| {
+        all.get_mut(&cluster(0)).unwrap()[i].ready = false;
+    };
+    fail(&mut all, 0);
+    assert_eq!(get(&all, "PreferSameNode", Spread::Even), [(0, 1)], "then its zone");
+    fail(&mut all, 1);
+    for distribution in ["PreferSameNode", "PreferSameZone"] {
+        let far = get(&all, distribution, Spread::LocalFirst);
+        assert_eq!(far, get(&all, "", Spread::LocalFirst), "then as without: {distribution}");
+        assert_eq!(far, [(0, 2), (0, 3), (1, 0), (1, 1)]);
+    }
+}
+
+#[test]
+fn other_clusters_and_who_has_no_zone_are_not_near() {
+    let all = placed(&[&[("n1", "")], &[("n0", "z0")]]);
+    let own = cluster(0);
+    let reach = BTreeMap::new();
+    for zone in [None, Some("z0")] {
+        let here = Here { cluster: &own, node: "n0", zone, reach: &reach, spread: Spread::Even };
+        let got = balance(&near("PreferSameNode", 2), &port(), Family::V4, &all, here);
+        assert_eq!(reached(&got), [(0, 0), (1, 0)], "{zone:?}");
+    }
+}
+
+#[test]
+fn what_is_near_gets_nothing_where_its_cluster_has_weight_0_or_it_only_drains() {
+    let mut all = placed(&[&[("n0", "z0"), ("n1", "z1")], &[("n1", "z1")]]);
+    let emptied = BTreeMap::from([(cluster(0), Reach { weight: 0, up: true })]);
+    let got = run(&near("PreferSameNode", 2), &all, &emptied, Spread::LocalFirst);
+    assert_eq!(reached(&got), [(1, 0)]);
+    let list = all.get_mut(&cluster(0)).unwrap();
+    list[0] = Endpoint { ready: false, serving: true, terminating: true, ..list[0].clone() };
+    let got = run(&near("PreferSameNode", 2), &all, &BTreeMap::new(), Spread::LocalFirst);
+    assert_eq!(reached(&got), [(0, 1)]);
+    all.remove(&cluster(1));
+    all.get_mut(&cluster(0)).unwrap()[1].ready = false;
+    let got = run(&near("PreferSameNode", 2), &all, &BTreeMap::new(), Spread::LocalFirst);
+    assert_eq!(reached(&got), [(0, 0)], "the last one, though it drains");
+}
+
+#[test]
 fn the_last_endpoint_serves_until_it_is_gone() {
     let mut all = endpoints(&[(0, 1), (0, 1)]);
     let leaving = Endpoint { serving: true, terminating: true, ..endpoint(1, 0, false) };
@@ -164,6 +247,50 @@ fn flows_of_what_is_gone_are_cut_and_no_others() {
 }
 
 proptest! {
+    /// Whatever a service prefers: everybody who gets something is of the nearest ring that has
+    /// anybody, all of that ring get the same, and it changes nothing where no ring has anybody.
+    #[test]
+    fn the_nearest_ring_that_has_anybody_gets_everything(
+        places in prop::collection::vec(
+            prop::collection::vec((0usize..3, 0usize..3, any::<bool>()), 0..5), 1..4),
+        distribution in prop::sample::select(vec!["PreferSameNode", "PreferSameZone", "PreferClose"]),
+        even in any::<bool>(),
+    ) {
+        let names = |&(n, z, _): &(usize, usize, bool)| (format!("n{n}"), format!("z{z}"));
+        let named: Vec<Vec<(String, String)>> =
+            places.iter().map(|all| all.iter().map(names).collect()).collect();
+        let text: Vec<Vec<(&str, &str)>> = named.iter()
+            .map(|all| all.iter().map(|(n, z)| (n.as_str(), z.as_str())).collect()).collect();
+        let mut all = placed(&text.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        for (c, list) in &places.iter().enumerate().collect::<Vec<_>>() {
+            for (i, (_, _, ready)) in list.iter().enumerate() {
+                all.get_mut(&cluster(*c)).unwrap()[i].ready = *ready;
+            }
+        }
+        let spread = if even { Spread::Even } else { Spread::LocalFirst };
+        let got = run(&near(distribution, places.len()), &all, &BTreeMap::new(), spread);
+        let own = all[&cluster(0)].iter().filter(|e| e.ready);
+        let of = |node: bool| -> Vec<IpAddr> {
+            let has = |e: &&Endpoint| if node {
+                e.node.as_deref() == Some("n0")
+            } else {
+                e.zone.as_deref() == Some("z0")
+            };
+            own.clone().filter(has).map(|e| e.addresses[0]).collect()
+        };
+        let wanted: &[bool] = if distribution == "PreferSameNode" { &[true, false] } else { &[false] };
+        match wanted.iter().map(|node| of(*node)).find(|ring| !ring.is_empty()) {
+            Some(ring) => {
+                prop_assert_eq!(got.targets.iter().map(|t| t.address).collect::<Vec<_>>(), ring);
+                prop_assert!(got.targets.iter().all(|t| t.share == 1));
+            }
+            None => {
+                let without = run(&import(places.len()), &all, &BTreeMap::new(), spread);
+                prop_assert_eq!(got, without);
+            }
+        }
+    }
+
     /// Shares add up, ranges cover everything once, every target is a ready endpoint of a cluster
     /// that exports, and only those; the same input gives the same answer.
     #[test]
