@@ -1,5 +1,6 @@
 //! Lets the cluster's CoreDNS ask the nodes' daemons for names of slices, and takes that back.
 
+mod cache;
 mod tell;
 mod wanted;
 
@@ -7,21 +8,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use slicewire_api::cluster_dns::{ENTRY, NAME, PLACE};
-use slicewire_core::dns::corefile::{
-    Leads, Wanted, advice, leads, with_block, without_block, zones,
-};
+use slicewire_core::dns::corefile::{Wanted, forwarded, with_block, without_block, zones};
 
 use crate::progress::{State, line, wait};
 pub(crate) use tell::{Arguments, tell};
 
-/// What the cache on every node is called there, where clusters have one.
-const NODE_LOCAL: &str = "node-local-dns";
 /// On CoreDNS' pods: the version of the ConfigMap that they begin with. A change starts new ones, also
 /// one to what was there before and was lost meanwhile.
 const MARK: &str = "slicewire.dev/corefile";
@@ -35,7 +32,9 @@ const ATTEMPTS: u32 = 5;
 /// The cluster refuses, or CoreDNS did not come back; then the Corefile is as it was.
 pub(crate) async fn extend(client: &Client, limit: Duration) -> Result<()> {
     let Some(wanted) = wanted::read(client).await? else { return Ok(()) };
-    node_local(client, &wanted).await?;
+    if let Some(Err(advice)) = cache::leads(client, &wanted).await? {
+        line(&format!("! {advice}"));
+    }
     let Some(map) = config(client, NAME).await? else {
         line(&format!("! {}", not_coredns(&wanted)));
         return Ok(());
@@ -60,7 +59,7 @@ pub(crate) async fn extend(client: &Client, limit: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Takes our block away.
+/// Takes our block away, and tells of what others have written that would lead nowhere from now on.
 ///
 /// # Errors
 /// The cluster refuses, or the block cannot be told from the rest.
@@ -68,37 +67,32 @@ pub(crate) async fn restore(client: &Client, limit: Duration) -> Result<()> {
     if rewrite(client, |old| Ok(without_block(old)?), false).await?.is_some() {
         wait("CoreDNS without slicewire's block", limit, async || rolled_out(client).await).await?;
     }
+    let servers = wanted::servers(client).await?;
+    for name in [NAME, cache::NAME] {
+        let map = config(client, name).await?.unwrap_or_default();
+        if let Some(left) = left(name, &corefile(&map), &servers) {
+            line(&format!("! {left}"));
+        }
+    }
     Ok(())
+}
+
+/// What to take out of a Corefile by hand, where something of it leads to the nodes.
+fn left(name: &str, corefile: &str, servers: &[IpAddr]) -> Option<String> {
+    let zones = forwarded(corefile, servers);
+    let servers: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
+    let (zones, servers) = (zones.join(" "), servers.join(" "));
+    (!zones.is_empty()).then(|| {
+        format!(
+            "nobody answers at {servers} any more: take what forwards there out of the entry {ENTRY} of ConfigMap {PLACE}/{name} (zones {zones})"
+        )
+    })
 }
 
 fn not_coredns(wanted: &Wanted) -> String {
     let servers: Vec<String> = wanted.servers.iter().map(IpAddr::to_string).collect();
     let (zones, servers) = (zones(wanted).join(", "), servers.join(", "));
     format!("the cluster's DNS is not CoreDNS in {PLACE}; let it forward to {servers}: {zones}")
-}
-
-/// NodeLocal DNSCache stands between pods and CoreDNS, and asks it for the cluster's own zone only.
-async fn node_local(client: &Client, wanted: &Wanted) -> Result<()> {
-    if let Some(Err(advice)) = node_local_leads(client, wanted).await? {
-        line(&format!("! {advice}"));
-    }
-    Ok(())
-}
-
-/// Whether NodeLocal DNSCache asks the nodes, or what to do that it does; none where there is none.
-async fn node_local_leads(client: &Client, wanted: &Wanted) -> Result<Option<Result<(), String>>> {
-    let daemons: Api<DaemonSet> = Api::namespaced(client.clone(), PLACE);
-    if daemons.get_opt(NODE_LOCAL).await?.is_none() {
-        return Ok(None);
-    }
-    let map = config(client, NODE_LOCAL).await?.unwrap_or_default();
-    Ok(Some(match leads(&corefile(&map), wanted).0 {
-        Leads::Here | Leads::HereByHand(_) => Ok(()),
-        _ => Err(format!(
-            "NodeLocal DNSCache is in use, and asks no node for names of slices; add this to the entry {ENTRY} of its ConfigMap {PLACE}/{NODE_LOCAL}:\n{}",
-            advice(wanted)
-        )),
-    }))
 }
 
 async fn config(client: &Client, name: &str) -> Result<Option<ConfigMap>> {
@@ -172,4 +166,19 @@ async fn rolled_out(client: &Client) -> Result<State> {
     Ok(State::Waiting(format!(
         "{ready} of {wanted} pods of CoreDNS are ready (kubectl -n {PLACE} logs deploy/{NAME} tells more)"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_written_is_told_when_nobody_answers_any_more() {
+        let servers = ["10.96.0.9".parse().unwrap()];
+        let by_hand = "slice.local:53 {\n    forward . 10.96.0.9\n}\n";
+        let told = left(cache::NAME, by_hand, &servers).unwrap();
+        assert!(told.contains("kube-system/node-local-dns (zones slice.local)"), "{told}");
+        assert_eq!(left(NAME, by_hand, &[]), None);
+        assert_eq!(left(NAME, ".:53 {\n    forward . 192.0.2.1\n}\n", &servers), None);
+    }
 }

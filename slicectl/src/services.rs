@@ -292,8 +292,8 @@ fn endpoints(
         let but = clusters.get(cluster).copied();
         for endpoint in all {
             let far = used.is_some_and(|used| endpoint.addresses.iter().all(|a| !used.contains(a)));
-            let far =
-                (endpoint.ready && far).then_some("; gets nothing from there: others are nearer");
+            let far = (endpoint.ready && far)
+                .then_some("; not used from the pod's node: others are nearer");
             let but = but.or(far).unwrap_or_default();
             let addresses: Vec<String> =
                 endpoint.addresses.iter().map(ToString::to_string).collect();

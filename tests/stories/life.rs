@@ -295,8 +295,14 @@ pub(crate) fn uninstall(world: &mut World) -> Result<String> {
             if slices.trim().is_empty() { not_yet("no EndpointSlice") } else { Ok(()) }
         })?;
     }
+    by_hand(world)?;
     for (role, cluster) in [("worker", "east"), ("worker", "west"), ("hub", "hub")] {
-        world.slicectl(&["uninstall", role, "--kubeconfig", &world.kubeconfig(cluster)])?;
+        let kubeconfig = world.kubeconfig(cluster);
+        let (code, said) =
+            world.slicectl_ended(&["uninstall", role, "--kubeconfig", &kubeconfig])?;
+        ensure!(code == Some(0), "{cluster}: {said}");
+        let told = said.contains("kube-system/node-local-dns (zones slice.local)");
+        ensure!(told == (cluster == "east"), "{cluster}: {said}");
     }
     for cluster in ["hub", "east", "west"] {
         let kinds = "crd,clusterrole,clusterrolebinding,namespace,mutatingwebhookconfiguration,\
@@ -322,4 +328,16 @@ pub(crate) fn uninstall(world: &mut World) -> Result<String> {
     Ok("nothing of ours is left in three clusters and on four nodes; the pods run on, and what a \
         user had exported is still there"
         .to_owned())
+}
+
+/// Somebody has written a block for names of slices, which is not ours to take away.
+fn by_hand(world: &World) -> Result<()> {
+    let service = world.get("east", "-n slicewire-system service slicewire-dns")?;
+    let server = service["spec"]["clusterIP"].as_str().context("no address")?;
+    let map = format!(
+        r#"{{"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {{"name": "node-local-dns", "namespace": "kube-system"}},
+        "data": {{"Corefile": "slice.local:53 {{\n    forward . {server}\n}}\n"}}}}"#
+    );
+    world.apply("east", &map).map(drop)
 }

@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod life;
 mod membership;
+mod node_local;
 mod permissions;
 mod policy;
 mod portal;
@@ -38,6 +39,7 @@ const STORIES: &[Story] = &[
     Story { name: "policy", tell: policy::policy },
     Story { name: "services", tell: services::services },
     Story { name: "services-cut-off", tell: services::cut_off },
+    Story { name: "node-local-dns", tell: node_local::node_local },
     Story { name: "export-refusals", tell: services::export_refusals },
     Story { name: "policy-preview", tell: policy::preview },
     Story { name: "policy-standard", tell: policy::standard },

@@ -206,10 +206,10 @@ pub(crate) fn export_refusals(world: &mut World) -> Result<String> {
     Ok("no Service, ExternalName and no endpoints are told in the export's conditions".to_owned())
 }
 
-const EXPORT: &str = r#"{"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport",
+pub(crate) const EXPORT: &str = r#"{"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport",
     "metadata": {"name": "api", "namespace": "shop"}}"#;
 
-fn service(name: &str, ports: &str) -> String {
+pub(crate) fn service(name: &str, ports: &str) -> String {
     format!(
         r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "{name}", "namespace": "shop"}},
         "spec": {{"selector": {{"tier": "{name}"}}, {ports}}}}}"#

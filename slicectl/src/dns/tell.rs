@@ -11,7 +11,7 @@ use kube::Client;
 use slicewire_api::cluster_dns::SERVICE;
 use slicewire_core::dns::corefile::{Leads, LeftOut, Wanted, advice, leads, reloads};
 
-use super::{ENTRY, NAME, PLACE, config, corefile, node_local_leads, not_coredns, wanted};
+use super::{ENTRY, NAME, PLACE, cache, config, corefile, not_coredns, wanted};
 use crate::cluster::ClusterArguments;
 
 /// Which cluster to look at.
@@ -40,10 +40,11 @@ pub(crate) async fn tell(arguments: Arguments) -> Result<ExitCode> {
     for one in left_out {
         writeln!(out, "! {one}")?;
     }
-    let cache = node_local_leads(&client, &wanted).await?;
-    if let Some(cache) = &cache {
-        let asked = cache.as_ref().map(|()| "asks the nodes".to_owned()).map_err(String::clone);
-        writeln!(out, "{}", line("NodeLocal DNSCache", &asked))?;
+    let cache = cache::leads(&client, &wanted).await?;
+    match &cache {
+        None => {}
+        Some(Ok(())) => writeln!(out, "NodeLocal DNSCache: asks the nodes")?,
+        Some(Err(advice)) => writeln!(out, "{advice}")?,
     }
     let fine = asked.is_ok() && cache.is_none_or(|cache| cache.is_ok());
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(2) })

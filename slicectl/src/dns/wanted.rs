@@ -1,5 +1,7 @@
 //! What the cluster's DNS is to ask the nodes for.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -11,6 +13,16 @@ use slicewire_api::labels::SYSTEM_NAMESPACE;
 use slicewire_core::dns::corefile::Wanted;
 
 use crate::apply::is_gone;
+
+/// Where the nodes are asked; nowhere without the Service.
+///
+/// # Errors
+/// The cluster cannot be read.
+pub(super) async fn servers(client: &Client) -> Result<Vec<IpAddr>> {
+    let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let service = services.get_opt(SERVICE).await?;
+    Ok(service.map(|service| wanted(&service, [], vec![]).servers).unwrap_or_default())
+}
 
 /// Reads it; none where the nodes answer no questions.
 ///

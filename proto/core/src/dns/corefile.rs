@@ -1,5 +1,7 @@
 //! Our part of a Corefile: between two marks, and nothing else of it is ever changed.
 
+mod blocks;
+mod node_local;
 mod zones;
 
 use std::collections::BTreeSet;
@@ -7,6 +9,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use blocks::{blocks, name};
+pub use node_local::{Uncached, cache_advice, cached};
 pub use zones::{LeftOut, MAX_ZONES, Reverse, Why};
 
 /// Where our part begins.
@@ -109,11 +113,16 @@ pub fn zones(wanted: &Wanted) -> Vec<String> {
 }
 
 fn block(servers: &[IpAddr], reverse: &[String]) -> String {
+    block_with("", servers, reverse)
+}
+
+/// Our block with more lines in it.
+fn block_with(more: &str, servers: &[IpAddr], reverse: &[String]) -> String {
     let zones = ZONES.into_iter().chain(reverse.iter().map(String::as_str));
     let zones: Vec<String> = zones.map(|zone| format!("{zone}:53")).collect();
     let servers: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
     let (zones, servers) = (zones.join(" "), servers.join(" "));
-    format!("{zones} {{\n    errors\n    forward . {servers}\n}}\n")
+    format!("{zones} {{\n    errors\n{more}    forward . {servers}\n}}\n")
 }
 
 /// Where a Corefile leads questions for names of slices.
@@ -171,29 +180,17 @@ pub fn leads(corefile: &str, wanted: &Wanted) -> (Leads, Vec<LeftOut>) {
 
 /// The addresses that a zone's block forwards to; none where no block is for the zone.
 fn forwards(corefile: &str, zone: &str) -> Option<Vec<IpAddr>> {
-    let from = corefile.lines().position(|line| has_zone(line, zone))?;
-    let mut depth = 0usize;
-    let mut to = Vec::new();
-    for line in corefile.lines().skip(from) {
-        let words: Vec<&str> =
-            line.split_whitespace().take_while(|w| !w.starts_with('#')).collect();
-        depth += words.iter().filter(|word| word.ends_with('{')).count();
-        if let ["forward", _, servers @ ..] = words.as_slice() {
-            to.extend(servers.iter().filter_map(|word| address(word)));
-        }
-        depth = depth.saturating_sub(words.iter().filter(|word| word.starts_with('}')).count());
-        if depth == 0 {
-            break;
-        }
+    match blocks(corefile).iter().find(|block| block.has(zone)) {
+        Some(block) => Some(block.forwards()),
+        None => has_zone(corefile, zone).then(Vec::new),
     }
-    Some(to)
 }
 
-/// The address in a word like `dns://10.96.0.9:53`.
-fn address(word: &str) -> Option<IpAddr> {
-    let bare = word.rsplit("://").next().unwrap_or(word);
-    let socket = || bare.parse().map(|at: std::net::SocketAddr| at.ip());
-    bare.parse().or_else(|_| socket()).ok()
+/// The zones of blocks that forward to some of these servers.
+pub fn forwarded(corefile: &str, servers: &[IpAddr]) -> Vec<String> {
+    let all = blocks(corefile).into_iter();
+    let led = all.filter(|block| block.forwards().iter().any(|to| servers.contains(to)));
+    led.flat_map(|block| block.names().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// The Corefile without our part: as it was before.
@@ -234,16 +231,12 @@ fn balanced(corefile: &str) -> Result<(), Refusal> {
     if depth == 0 { Ok(()) } else { Err(Refusal::Unbalanced) }
 }
 
-/// Whether some block's head names the zone.
+/// Whether some block's head names the zone, or that of something inside of a block.
 fn has_zone(corefile: &str, zone: &str) -> bool {
     let code = corefile.lines().map(|line| line.split('#').next().unwrap_or_default());
     let heads = code.filter(|line| line.trim_end().ends_with('{'));
     let mut words = heads.flat_map(str::split_whitespace);
-    words.any(|word| {
-        let name = word.rsplit("://").next().unwrap_or_default().trim_end_matches(',');
-        let name = name.split(':').next().unwrap_or_default().trim_end_matches('.');
-        name.eq_ignore_ascii_case(zone)
-    })
+    words.any(|word| name(word).eq_ignore_ascii_case(zone))
 }
 
 #[cfg(test)]
@@ -361,6 +354,15 @@ mod tests {
         assert_eq!(by_hand(here, "forward . fd96::9"), Leads::HereByHand(vec![]));
         assert_eq!(by_hand(here, "forward . 192.0.2.1"), Leads::Elsewhere("slice.local"));
         assert_eq!(by_hand("# forward . 10.96.0.9", here), Leads::Elsewhere("clusterset.local"));
+    }
+
+    #[test]
+    fn blocks_that_lead_to_servers_are_found_by_them() {
+        let ours = with_block(USUAL, &of_slices(&["10.77.0.0/16"])).unwrap();
+        let zones = ["clusterset.local", "slice.local", "77.10.in-addr.arpa"];
+        assert_eq!(forwarded(&ours, &one_server().servers), zones);
+        assert_eq!(forwarded(&ours, &["192.0.2.1".parse().unwrap()]), [""; 0]);
+        assert_eq!(forwarded(USUAL, &wanted().servers), [""; 0]);
     }
 
     #[test]

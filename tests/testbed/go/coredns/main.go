@@ -1,4 +1,4 @@
-// CoreDNS with the plugins a cluster's Corefile uses, and no others: the full
+// CoreDNS with the plugins a cluster's Corefile and that of NodeLocal DNSCache use, and no others: the full
 // set pulls in the client libraries of several clouds.
 package main
 
@@ -6,6 +6,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
+	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/debug"
 	_ "github.com/coredns/coredns/plugin/errors"
@@ -26,7 +27,7 @@ import (
 // The order decides which plugin sees a query first.
 func init() {
 	dnsserver.Directives = []string{
-		"reload", "debug", "ready", "health", "prometheus", "errors", "log", "loadbalance", "rewrite",
+		"bind", "reload", "debug", "ready", "health", "prometheus", "errors", "log", "loadbalance", "rewrite",
 		"cache", "template", "hosts", "kubernetes", "loop", "forward",
 	}
 }
