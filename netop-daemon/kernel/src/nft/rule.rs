@@ -9,6 +9,9 @@ use super::abi::{
 use super::elements;
 use super::writer::Writer;
 
+/// `ICMPv6`'s protocol number.
+const ICMPV6: u8 = 58;
+
 /// Writes the expressions of a rule.
 pub(super) fn write(w: &mut Writer, rule: &Rule) {
     for step in rule {
@@ -32,9 +35,13 @@ fn step(w: &mut Writer, step: &Step) {
             load_ct(w, ct::STATE, None, FIRST_REGISTER);
             compare(w, cmp::EQUAL, &state.to_ne_bytes());
         }
+        Step::NotIcmpv6 => {
+            load_meta(w, meta::PROTOCOL, FIRST_REGISTER);
+            compare(w, cmp::UNEQUAL, &[ICMPV6]);
+        }
         Step::Icmpv6Type(first, last) => {
             load_meta(w, meta::PROTOCOL, FIRST_REGISTER);
-            compare(w, cmp::EQUAL, &[58]);
+            compare(w, cmp::EQUAL, &[ICMPV6]);
             load_payload(w, payload::TRANSPORT, 0, 1, FIRST_REGISTER);
             between(w, &[*first], &[*last]);
         }

@@ -106,6 +106,7 @@ impl Run<'_> {
                 Step::Icmpv6Type(first, last) => {
                     self.packet.flow.protocol == 58 && (*first..=*last).contains(&128)
                 }
+                Step::NotIcmpv6 => self.packet.flow.protocol != 58,
                 Step::FlowProtocol(number) => {
                     !self.packet.untracked && self.packet.flow.protocol == *number
                 }

@@ -116,6 +116,8 @@ pub enum Step {
     State(State),
     /// Holds for `ICMPv6` of a type between the two, both included.
     Icmpv6Type(u8, u8),
+    /// Holds for what is not `ICMPv6`.
+    NotIcmpv6,
     /// Holds if the connection is of this protocol.
     FlowProtocol(u8),
     /// Holds if the port that was reached is between the two, both included.

@@ -144,10 +144,27 @@ fn sender(dev: &str, port: &Port, address: IpAddr) -> Key {
     vec![device(dev), Field::Mac(port.mac), Field::Address(address)]
 }
 
+/// What pods send as themselves, which most packets are, passes with as few steps as there can be:
+/// nothing more is to be known about it, but for `ICMPv6`, which may be neighbour discovery.
 fn arrived() -> Chain {
+    let own = [
+        vec![Step::Family(Family::V4), own(Family::V4), Step::Do(Verdict::Accept)],
+        vec![Step::Family(Family::V6), Step::NotIcmpv6, own(Family::V6), Step::Do(Verdict::Accept)],
+    ];
     let guards =
         FAMILIES.map(|family| vec![Step::Family(family), jump(family, "guard4", "guard6")]);
-    Chain { hook: Some(Hook::Arrived), rules: guards.to_vec() }
+    Chain { hook: Some(Hook::Arrived), rules: own.into_iter().chain(guards).collect() }
+}
+
+/// Holds for what a pod sends as itself.
+fn own(family: Family) -> Step {
+    sent_from(family, by(family, "senders4", "senders6"))
+}
+
+/// Holds if device, MAC address and source address belong together.
+fn sent_from(family: Family, senders: &str) -> Step {
+    let sender = vec![Datum::InDevice, Datum::SourceMac, Datum::Source(family)];
+    Step::In(sender, senders.to_owned())
 }
 
 fn jump(family: Family, v4: &'static str, v6: &'static str) -> Step {
@@ -176,7 +193,8 @@ fn guard(family: Family) -> Chain {
     Chain { hook: None, rules }
 }
 
-/// What may come from pods: their own addresses, and from gateways those of other clusters.
+/// What else may come from pods: `ICMPv6` from their own addresses, and from gateways what other
+/// clusters send.
 fn port(family: Family) -> Chain {
     let mut rules: Vec<Rule> = Vec::new();
     if family == Family::V6 {
@@ -187,12 +205,9 @@ fn port(family: Family) -> Chain {
         let mut discovery = vec![Step::Icmpv6Type(133, 137)];
         discovery.extend(drop_as(DISCOVERY));
         rules.push(discovery);
+        rules.push(vec![own(family), Step::Do(Verdict::Accept)]);
     }
-    let from = |last| vec![Datum::InDevice, Datum::SourceMac, last];
-    // Most packets end here: nothing more is to be known about what a pod sends as itself.
-    let own = |v4, v6| Step::In(from(Datum::Source(family)), by(family, v4, v6).to_owned());
-    rules.push(vec![own("senders4", "senders6"), Step::Do(Verdict::Accept)]);
-    let gateways_own = own("gateway-senders4", "gateway-senders6");
+    let gateways_own = sent_from(family, by(family, "gateway-senders4", "gateway-senders6"));
     rules.push(vec![gateways_own, Step::Do(Verdict::Return)]);
     let gateway = Step::In(vec![Datum::InDevice, Datum::SourceMac], "gateways".to_owned());
     let far = Step::In(vec![Datum::Source(family)], by(family, "far4", "far6").to_owned());
