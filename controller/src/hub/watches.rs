@@ -160,7 +160,7 @@ fn profiles(hub: &Hub, client: &Client, stop: &CancellationToken) {
     let (queues, configs) = (hub.queues.clone(), hub.caches.configs.clone());
     Watch::new(Api::all(client.clone()), &hub.caches.profiles, stop).spawn(move |profile| {
         for config in configs.list_in(&profile.namespace().unwrap_or_default()) {
-            if super::slice::qos::profile_of(&config) == Some(profile.name_any().as_str()) {
+            if super::slice::observe::profile_of(&config) == Some(profile.name_any().as_str()) {
                 queues.slices.add(key(&*config));
             }
         }

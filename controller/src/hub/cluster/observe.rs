@@ -13,9 +13,13 @@ use slicewire_api::{
 };
 use slicewire_core::name::{ClusterName, HubNamespace, cluster_namespace, hub_namespace};
 
-use super::plan::{QUOTA, ROLE};
 use crate::hub::Hub;
 use crate::kubernetes::cache::Key;
+
+/// Name of the worker's Role and RoleBinding.
+pub(super) const ROLE: &str = "slicewire-worker";
+/// Name of what bounds a cluster's namespace.
+pub(super) const QUOTA: &str = "slicewire-member";
 
 /// A cluster and what belongs to it.
 #[derive(Debug, Clone)]

@@ -16,15 +16,11 @@ use slicewire_api::labels::{
 use slicewire_core::name::cluster_namespace;
 use slicewire_core::violation::Violation;
 
-use super::observe::Observed;
+use super::observe::{Observed, QUOTA, ROLE};
 use super::validate::ValidatedCluster;
 use crate::hub::rights;
 use crate::kubernetes::change::{Change, Steps};
 
-/// Name of the worker's Role and RoleBinding.
-pub(super) const ROLE: &str = "slicewire-worker";
-/// Name of what bounds a cluster's namespace.
-pub(super) const QUOTA: &str = "slicewire-member";
 /// Most of each kind in a cluster's namespace. A worker may create none of them: this holds where
 /// somebody grants one more than we do.
 const LIMITS: [(&str, &str); 4] = [

@@ -66,7 +66,7 @@ pub(super) fn around(caches: &Caches, config: Arc<SliceConfig>) -> Observed {
         told_policies: told.filter(|p| ours(p.namespace()).is_some()).collect(),
         slices: slices.filter_map(|s| Some((ours(s.namespace())?, s))).collect(),
         gateways: gateways.filter_map(|g| Some((ours(g.namespace())?, g))).collect(),
-        profile: super::qos::profile_of(&config).and_then(|p| caches.profiles.get(&namespace, p)),
+        profile: profile_of(&config).and_then(|p| caches.profiles.get(&namespace, p)),
         config,
         project,
         clusters,
@@ -118,6 +118,11 @@ impl Observed {
         all.dedup();
         all
     }
+}
+
+/// Name of the profile that a slice names.
+pub(in crate::hub) fn profile_of(config: &SliceConfig) -> Option<&str> {
+    config.spec.qos.as_ref()?.profile.as_deref()
 }
 
 /// What of a list of ours parses, which is all of it.

@@ -7,13 +7,8 @@ use slicewire_core::member::{sentence, word};
 use slicewire_core::qos::{QosSource, spec};
 use slicewire_core::violation::Violation;
 
-use super::observe::Observed;
+use super::observe::{Observed, profile_of};
 use crate::hub::Caches;
-
-/// Name of the profile that a slice names.
-pub(in crate::hub) fn profile_of(config: &SliceConfig) -> Option<&str> {
-    config.spec.qos.as_ref()?.profile.as_deref()
-}
 
 /// Every fault of what a slice asks for.
 pub(super) fn faults(config: &SliceConfig, profile: Option<&SliceQosProfile>) -> Vec<Violation> {

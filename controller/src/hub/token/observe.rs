@@ -10,9 +10,11 @@ use slicewire_api::labels::WORKER_ACCOUNT;
 use slicewire_api::{Cluster, JOIN_ACCOUNT, JoinRequest, JoinToken};
 use slicewire_core::name::{HubNamespace, ProjectName, hub_namespace, token_namespace};
 
-use super::plan::ROLE;
 use crate::hub::Hub;
 use crate::kubernetes::cache::Key;
+
+/// Name of the Role and RoleBinding of who joins.
+pub(super) const ROLE: &str = "slicewire-joiner";
 
 /// A token, its namespace, and the clusters that those who ask may clash with.
 #[derive(Debug, Clone)]

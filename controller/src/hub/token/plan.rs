@@ -19,13 +19,11 @@ use slicewire_core::join::{Admission, Applicant, Refusal, decide};
 use slicewire_core::name::token_namespace;
 use slicewire_core::violation::{Violation, summary};
 
-use super::observe::Observed;
+use super::observe::{Observed, ROLE};
 use super::validate::{ValidatedToken, applicant, registered};
 use crate::hub::rights;
 use crate::kubernetes::change::{Change, Steps};
 
-/// Name of the Role and RoleBinding of who joins.
-pub(super) const ROLE: &str = "slicewire-joiner";
 /// Reason of a token that was taken back because too much was asked with it.
 pub(super) const FLOODED: &str = "Flooded";
 /// How long an answered request is kept, for who asked to read it.

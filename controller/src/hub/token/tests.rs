@@ -14,8 +14,8 @@ use slicewire_api::{
 };
 use slicewire_core::name::ProjectName;
 
-use super::observe::Observed;
-use super::plan::{Plan, ROLE, plan};
+use super::observe::{Observed, ROLE};
+use super::plan::{Plan, plan};
 use super::report::status;
 use super::validate::validate;
 use crate::kubernetes::fake::Fake;
