@@ -2,6 +2,7 @@
 
 mod calls;
 mod clients;
+mod events;
 mod joining;
 mod live;
 mod rights;
@@ -20,11 +21,11 @@ pub(crate) use web::web;
 
 use serde_json::{Value, json};
 
-/// Everything on our kinds, and reading Events.
+/// Everything on our kinds, and reading and watching Events.
 pub(crate) fn everything() -> Value {
     json!([
         {"apiGroups": ["slicewire.dev"], "resources": ["*"], "verbs": ["*"]},
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["list"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["list", "watch"]},
     ])
 }
 

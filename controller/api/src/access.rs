@@ -13,7 +13,6 @@ use k8s_openapi::api::authorization::v1::{
 };
 use kube::api::PostParams;
 use kube::{Api, Client};
-use slicewire_api::{GROUP, VERSION};
 use tokio::sync::Semaphore;
 use tonic::Code;
 
@@ -34,7 +33,9 @@ const QUESTIONS: usize = 16;
 pub struct Deed {
     /// As Kubernetes calls it: `get`, `list`, `watch`.
     pub verb: &'static str,
-    /// The resource, in the group of ours; a part of it behind a slash.
+    /// Its API group.
+    pub group: String,
+    /// The resource; a part of it behind a slash.
     pub resource: String,
     /// Where; empty: everywhere, or a kind without namespaces.
     pub namespace: String,
@@ -77,9 +78,9 @@ impl Access {
             "" => "at the cluster scope".to_owned(),
             namespace => format!("in the namespace {namespace:?}"),
         };
-        let (user, verb, resource) = (&caller.user, deed.verb, &deed.resource);
+        let (user, verb, Deed { group, resource, .. }) = (&caller.user, deed.verb, &deed);
         let message = format!(
-            "{user} may not {verb} {resource}{of} in the API group {GROUP:?} {place}; \
+            "{user} may not {verb} {resource}{of} in the API group {group:?} {place}; \
              an RBAC rule on the hub can allow it"
         );
         Err(Fault::new(Code::PermissionDenied, "Forbidden", message))
@@ -151,8 +152,8 @@ fn spec(caller: &Caller, deed: &Deed) -> SubjectAccessReviewSpec {
         groups: Some(caller.groups.clone()),
         extra: Some(caller.extra.clone()),
         resource_attributes: Some(ResourceAttributes {
-            group: Some(GROUP.to_owned()),
-            version: Some(VERSION.to_owned()),
+            group: Some(deed.group.clone()),
+            version: Some("*".to_owned()),
             resource: Some(resource.to_owned()),
             subresource: part.map(str::to_owned),
             verb: Some(deed.verb.to_owned()),
@@ -196,6 +197,7 @@ mod tests {
         let caller = caller_of();
         let deed = Deed {
             verb: "list",
+            group: "slicewire.dev".into(),
             resource: "sliceconfigs".into(),
             namespace: String::new(),
             name: String::new(),

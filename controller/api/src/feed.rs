@@ -142,6 +142,11 @@ impl<K: Kind> Feed<K> {
         self.read().items.get(key).cloned()
     }
 
+    /// How many objects there are.
+    pub fn count(&self) -> usize {
+        self.read().items.len()
+    }
+
     /// Up to `most` objects behind `after` that are wanted, of one namespace or (`None`) of all.
     pub fn list(
         &self,

@@ -109,7 +109,8 @@ pub(crate) async fn create(
 /// The right to secrets of a project's tokens.
 fn secret_of(namespace: String) -> Deed {
     let resource = format!("{}/secret", kinds::JoinToken::resource());
-    Deed { verb: "create", resource, namespace, name: String::new() }
+    let group = kinds::JoinToken::group();
+    Deed { verb: "create", group, resource, namespace, name: String::new() }
 }
 
 /// The string of a token that was just made, once it can be used.

@@ -38,6 +38,19 @@ pub trait Kind: Send + Sync + 'static {
     /// The message's metadata.
     fn metadata(message: &Self::Message) -> Option<&Metadata>;
 
+    /// The message of an object, out of the JSON of Kubernetes.
+    fn read(object: Value) -> Option<Self::Message>
+    where
+        Self: Sized,
+    {
+        from_kubernetes::<Self>(object)
+    }
+
+    /// The API group as RBAC names it.
+    fn group() -> String {
+        Self::Object::group(&()).into_owned()
+    }
+
     /// The resource as RBAC names it.
     fn resource() -> String {
         Self::Object::plural(&()).into_owned()
@@ -51,10 +64,10 @@ pub fn message<K: Kind>(object: &K::Object) -> Option<K::Message> {
     if K::IN_PROJECT != project_of(namespace).is_some() {
         return None;
     }
-    serde_json::to_value(object).ok().and_then(from_kubernetes::<K>)
+    serde_json::to_value(object).ok().and_then(K::read)
 }
 
-/// The same of an object as JSON.
+/// The message of an object whose fields are the message's.
 pub fn from_kubernetes<K: Kind>(mut object: Value) -> Option<K::Message> {
     let metadata = object.get_mut("metadata")?;
     *metadata = metadata_from(metadata);

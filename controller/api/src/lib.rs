@@ -49,11 +49,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use access::Access;
+use feed::Feed;
 use identity::Identities;
 use joining::Way;
 use kinds::Feeds;
 use limits::{Bounds, Limits};
-use live::Live;
+use live::{Event, Live};
 use upstream::Upstream;
 
 /// What a method that streams returns.
@@ -68,6 +69,8 @@ pub struct Portal {
     pub feeds: Feeds,
     /// What runs.
     pub live: Live,
+    /// What happened lately, filled as the feeds are.
+    pub events: Arc<Feed<Event>>,
     identities: Identities,
     access: Access,
     limits: Limits,
@@ -98,6 +101,7 @@ impl Portal {
         let portal = Arc::new(Self {
             feeds: Feeds::new(rand::random()),
             live,
+            events: Arc::new(Feed::new(rand::random())),
             identities: Identities::new(client.clone()),
             access: Access::new(client.clone()),
             client,

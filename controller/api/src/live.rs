@@ -20,6 +20,7 @@ use slicewire_api::{
 };
 use tokio::sync::watch;
 
+pub use events::Event;
 pub(crate) use service::add_service;
 
 /// What is known of slices, by the namespaces and names of the objects.

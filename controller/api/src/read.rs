@@ -88,6 +88,7 @@ pub(crate) async fn get<K: Kind>(
     };
     let deed = Deed {
         verb: "get",
+        group: K::group(),
         resource: K::resource(),
         namespace: namespace.clone(),
         name: name.to_owned(),
@@ -123,6 +124,7 @@ pub(crate) async fn list<K: Kind>(
     };
     let deed = Deed {
         verb: "list",
+        group: K::group(),
         resource: K::resource(),
         namespace: selection.namespace.clone().unwrap_or_default(),
         name: String::new(),

@@ -139,6 +139,7 @@ async fn may_watch<K: Kind>(portal: &Portal, call: &Call, of: &Selection) -> Out
     for verb in ["list", "watch"] {
         let deed = Deed {
             verb,
+            group: K::group(),
             resource: K::resource(),
             namespace: of.namespace.clone().unwrap_or_default(),
             name: String::new(),

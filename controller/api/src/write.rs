@@ -115,6 +115,7 @@ pub(crate) async fn rewrite<K: Kind>(
     // Asked first, so that who may not write is told that, and not whether there is something.
     let deed = Deed {
         verb: "update",
+        group: K::group(),
         resource: K::resource(),
         namespace: namespace.clone(),
         name: name.clone(),

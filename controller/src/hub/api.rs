@@ -1,5 +1,7 @@
 //! The API for portals: what feeds it, and with which certificate it is served.
 
+mod events;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +102,7 @@ pub(super) async fn start(
     let server = options.api_hub_server.clone();
     let portal = Portal::new(client.clone(), config, server, live, bounds, metrics, ended)?;
     feed(&portal, &hub.caches);
+    events::hear(client, &portal.events, stop);
     let certificate = match options.api_certificate_secret.as_str() {
         "" => webhook,
         name => own(client, name, identity, stop),

@@ -68,29 +68,19 @@ where
     }
 
     async fn run(self, changed: impl Fn(&K)) {
-        let kind = K::kind(&());
-        let mut failures: u32 = 0;
+        let mut failures = Failures::of(&K::kind(&()));
         let mut events = pin!(watcher::watcher(self.api, self.config));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    if failures > 0 && matches!(event, Event::InitDone | Event::Apply(_)) {
-                        tracing::info!(%kind, failures, "watch works again");
-                        failures = 0;
+                    if matches!(event, Event::InitDone | Event::Apply(_)) {
+                        failures.none();
                     }
                     for object in self.cache.observe(event.modify(|o| prepare(o, self.trim))) {
                         changed(&object);
                     }
                 }
-                Err(error) => {
-                    failures += 1;
-                    // One warning a failure in a row would drown what matters.
-                    if failures.is_power_of_two() {
-                        let error = causes(&error);
-                        tracing::warn!(%kind, failures, %error, "watch failed; trying again");
-                    }
-                    tokio::time::sleep(backoff(failures).min(LONGEST_WAIT)).await;
-                }
+                Err(error) => failures.another(&error).await,
             }
         }
     }
@@ -98,6 +88,38 @@ where
 
 /// A server that comes back is noticed within this time.
 const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Failures of a watch in a row, told and waited after.
+pub(crate) struct Failures {
+    kind: String,
+    count: u32,
+}
+
+impl Failures {
+    /// None yet, of a watch of this kind.
+    pub(crate) fn of(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), count: 0 }
+    }
+
+    /// The watch works.
+    pub(crate) fn none(&mut self) {
+        if self.count > 0 {
+            tracing::info!(kind = %self.kind, failures = self.count, "watch works again");
+            self.count = 0;
+        }
+    }
+
+    /// The watch has failed; waits until it may be tried again.
+    pub(crate) async fn another(&mut self, error: &watcher::Error) {
+        self.count += 1;
+        // One warning a failure in a row would drown what matters.
+        if self.count.is_power_of_two() {
+            let (kind, failures, error) = (&self.kind, self.count, causes(error));
+            tracing::warn!(%kind, failures, %error, "watch failed; trying again");
+        }
+        tokio::time::sleep(backoff(self.count).min(LONGEST_WAIT)).await;
+    }
+}
 
 fn prepare<K: Resource>(object: &mut K, trim: fn(&mut K)) {
     object.meta_mut().managed_fields = None;

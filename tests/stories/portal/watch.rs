@@ -13,7 +13,7 @@ use slicewire_tests::world::World;
 use tokio::time::timeout;
 use tonic::Streaming;
 
-use super::everything;
+use super::{events, everything, slices_alone};
 
 /// Longest wait for a message.
 pub(super) const SOON: Duration = Duration::from_secs(20);
@@ -24,11 +24,15 @@ pub(crate) fn watch(world: &mut World) -> Result<String> {
     let portal = world.portal()?;
     let outcome = (|| {
         let token = world.caller("watching", true, &everything())?;
+        let stranger = world.caller("unwatching", false, &slices_alone())?;
+        let happened = events::watched(world, &portal, &token, &stranger).context("Events")?;
         let resumed = resumed(world, &portal, &token).context("resumed")?;
+        let again = events::after_restart(world, &portal, &token, happened).context("Events")?;
         let slow = slow(world, &portal, &token).context("slow reader")?;
         topology(world, &portal, &token).context("topology")?;
-        Ok(format!("{resumed}; {slow}"))
+        Ok(format!("{resumed}, one of Events {again}; {slow}"))
     })();
+    events::tidy(world);
     let _ = world.k("hub", "delete project w-kept w-gone w-new w-slow --ignore-not-found");
     world.remove_portal();
     outcome

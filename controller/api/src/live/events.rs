@@ -1,20 +1,65 @@
-//! Kubernetes' Events of a project, read as the caller.
+//! Kubernetes' Events: of a project read as the caller, and watched in memory as the kinds are.
 
+use std::sync::Arc;
+
+use futures::StreamExt;
 use http::Method;
+use k8s_openapi::api::events::v1;
 use serde_json::Value;
 use slicewire_core::violation::Violation;
 use slicewire_rpc::hub::v1alpha1 as rpc;
 
-use crate::Portal;
 use crate::fault::{Fault, Outcome};
 use crate::gate::Call;
-use crate::kind::namespace_of;
+use crate::kind::{Kind, namespace_of, project_of};
 use crate::kinds::Slice;
 use crate::read::{name_faults, page_size};
 use crate::upstream::Ask;
+use crate::watching::{WatchArgs, watch};
+use crate::{Portal, Streamed};
 
 /// Longest page token, in bytes: the API server's own.
 const MAX_TOKEN: usize = 4096;
+/// Longest text of an Event, in characters: Events of the old form may have some of any length.
+const MAX_TEXT: usize = 4096;
+
+/// Something that happened, as a kind that is only watched.
+pub struct Event;
+
+impl Kind for Event {
+    type Object = v1::Event;
+    type Message = rpc::Event;
+    const MESSAGE: &'static str = "slicewire.hub.v1alpha1.Event";
+    const FIELD: &'static str = "event";
+    const IN_PROJECT: bool = true;
+
+    fn metadata(_: &rpc::Event) -> Option<&rpc::Metadata> {
+        None
+    }
+
+    fn read(object: Value) -> Option<rpc::Event> {
+        Some(event(&object))
+    }
+}
+
+/// Events as they are, and then as they come.
+pub(super) async fn watched(
+    portal: Arc<Portal>,
+    call: Call,
+    request: rpc::WatchEventsRequest,
+) -> Outcome<Streamed<rpc::WatchEventsResponse>> {
+    let rpc::WatchEventsRequest { project, filter, resume_token: token } = request;
+    let feed = portal.events.clone();
+    let told = watch(portal, feed, call, WatchArgs { project, filter, token }).await?;
+    Ok(Box::pin(told.map(|told| {
+        told.map(|told| rpc::WatchEventsResponse {
+            r#type: told.event.into(),
+            event: told.message,
+            resume_token: told.token,
+            notice: told.notice.to_owned(),
+        })
+    })))
+}
 
 /// A page of Events.
 pub(super) async fn list(
@@ -69,9 +114,13 @@ fn event(from: &Value) -> rpc::Event {
         name: text("/regarding/name"),
         r#type: text("/type"),
         reason: text("/reason"),
-        message: text("/note"),
+        message: text("/note").chars().take(MAX_TEXT).collect(),
         count: i32::try_from(count).unwrap_or(i32::MAX),
         reporter: text("/reportingController"),
+        id: text("/metadata/name"),
+        project: project_of(&text("/metadata/namespace"))
+            .map(|p| p.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -98,7 +147,23 @@ mod tests {
     fn an_event_of_the_old_form_is_understood() {
         let told = event(&json!({
             "eventTime": null, "deprecatedLastTimestamp": "2026-01-01T11:00:00Z", "deprecatedCount": 2,
+            "note": "x".repeat(MAX_TEXT + 1),
         }));
         assert_eq!((told.count, told.time.is_some()), (2, true));
+        assert_eq!(told.message.len(), MAX_TEXT);
+    }
+
+    #[test]
+    fn events_are_asked_about_and_filtered_as_what_they_are() {
+        use crate::feed::Item;
+        use crate::read::Selection;
+        assert_eq!((Event::group(), Event::resource()), ("events.k8s.io".into(), "events".into()));
+        let told = event(&json!({"metadata": {"name": "blue.17", "namespace": "slicewire-demo"},
+            "type": "Warning", "regarding": {"name": "blue"}}));
+        let item = Item::new(("slicewire-demo".into(), told.id.clone()), 1, told);
+        let wants = |filter| Selection::parse::<Event>("demo", filter).unwrap().wants(&item);
+        assert!(wants("name = blue AND type = Warning AND project = demo AND id : blue"));
+        assert!(!wants("type = Normal"));
+        assert!(Selection::parse::<Event>("demo", "regarding = blue").is_err());
     }
 }

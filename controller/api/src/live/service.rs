@@ -147,6 +147,15 @@ impl LiveService for Served {
         };
         self.0.clone().answer("list_events", request, work).await
     }
+
+    type WatchEventsStream = Streamed<rpc::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<rpc::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        self.0.clone().answer("watch_events", request, events::watched).await
+    }
 }
 
 /// A slice as it runs.

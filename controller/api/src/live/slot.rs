@@ -4,7 +4,7 @@ use std::future::Future;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use slicewire_api::SliceConfig;
+use slicewire_api::{GROUP, SliceConfig};
 use slicewire_core::name::{ClusterName, ProjectName, cluster_namespace};
 use slicewire_core::violation::Violation;
 use tonic::Code;
@@ -189,6 +189,6 @@ impl Slot {
 }
 
 fn deed(verb: &'static str, resource: &str, namespace: &str, name: &str) -> Deed {
-    let [resource, namespace, name] = [resource, namespace, name].map(str::to_owned);
-    Deed { verb, resource, namespace, name }
+    let [group, resource, namespace, name] = [GROUP, resource, namespace, name].map(str::to_owned);
+    Deed { verb, group, resource, namespace, name }
 }
