@@ -25,6 +25,10 @@ help: ## List the targets
 prerequisites: ## Check what the machine has to have, and say what is missing
 	@deploy/prerequisites.sh
 
+.PHONY: prerequisites-browser
+prerequisites-browser: ## The same, and what the story of the browser needs
+	@deploy/prerequisites.sh browser
+
 .PHONY: demo
 demo: prerequisites ## Three clusters, a slice across two of them, shown step by step
 	$(CARGO) build --release --package slicewire-demo
@@ -69,7 +73,7 @@ proto-check: ## Lint the .proto files; fail where a published one is broken
 # The workspace is built with one profile, dev, the images of the stories included: arithmetic and
 # assertions are checked in them, too, and a cold run compiles the dependencies once.
 .PHONY: test
-test: prerequisites ## All tests: what CI runs
+test: prerequisites-browser ## All tests: what CI runs
 	$(CARGO) test --workspace --exclude slicewire-tests --exclude slicewire-tunnel-tests
 	$(CARGO) test --package slicewire-tests --test structure
 	$(MAKE) --no-print-directory proto-check
@@ -82,6 +86,7 @@ test: prerequisites ## All tests: what CI runs
 TOOLS = $(CARGO_TARGET_DIR)/tools
 GRPCURL = $(TOOLS)/grpcurl-v1.9.4/grpcurl
 PYTHON = $(TOOLS)/python-grpc-1.85.1/bin/python
+NODE_MODULES = $(TOOLS)/browser/node_modules
 
 $(GRPCURL):
 	@echo "building grpcurl (once; kept in $(@D))" >&2
@@ -95,11 +100,17 @@ $(PYTHON):
 	@$(TOOLS)/python-grpc.part/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.85.1
 	@mv $(TOOLS)/python-grpc.part $(TOOLS)/python-grpc-1.85.1
 
+$(NODE_MODULES): tests/browser/package-lock.json
+	@echo "installing what generates and bundles a browser's client (once; kept in $(@D))" >&2
+	@rm -rf $(@D) $(@D).part && mkdir -p $(@D).part && cp tests/browser/package*.json $(@D).part
+	@cd $(@D).part && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+	@mv $(@D).part $(@D)
+
 .PHONY: stories
-stories: prerequisites images $(GRPCURL) $(PYTHON) ## Whole stories on real Kubernetes clusters on this machine
+stories: prerequisites-browser images $(GRPCURL) $(PYTHON) $(NODE_MODULES) ## Whole stories on real Kubernetes clusters on this machine
 	$(CARGO) build --profile $(PROFILE) --package slicewire-slicectl --package slicewire-testbed
 	SLICEWIRE_BUILT=$(BUILT) SLICEWIRE_IMAGES=$(IMAGES) SLICEWIRE_TESTBED_PROGRAM=$(BUILT)/testbed \
-	  SLICEWIRE_GRPCURL=$(GRPCURL) SLICEWIRE_PYTHON=$(PYTHON) \
+	  SLICEWIRE_GRPCURL=$(GRPCURL) SLICEWIRE_PYTHON=$(PYTHON) SLICEWIRE_NODE_MODULES=$(NODE_MODULES) \
 	  $(CARGO) test --profile $(PROFILE) --package slicewire-tests --test stories
 
 .PHONY: faults

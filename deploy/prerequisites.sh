@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Says everything this machine lacks for the demo and the tests, and installs what it can.
+# Says everything this machine lacks for the demo and the tests, and installs what it can:
+# prerequisites.sh [browser]
+# With `browser`, also what the story of the browser needs.
 set -euo pipefail
 
 faults=()
@@ -29,6 +31,11 @@ packages=(
   conntrack:conntrack ethtool:ethtool busybox:busybox-static iperf3:iperf3 tcpdump:tcpdump
   ping:iputils-ping curl:curl dnsperf:dnsperf wg:wireguard-tools dig:bind9-dnsutils
 )
+if [[ ${1:-} == browser ]]; then
+  packages+=(chromium:chromium certutil:libnss3-tools)
+  # Some bring both in one package.
+  command -v npm >/dev/null 2>&1 || packages+=(node:nodejs npm:npm)
+fi
 missing=()
 for entry in "${packages[@]}"; do
   command -v "${entry%%:*}" >/dev/null 2>&1 || missing+=("${entry##*:}")
@@ -43,6 +50,13 @@ if ((${#missing[@]})); then
       faults+=("packages are missing and could not be installed: $install")
   else
     faults+=("packages are missing: $install (or what your distribution calls them)")
+  fi
+fi
+
+if [[ ${1:-} == browser ]]; then
+  have=$(node --version 2>/dev/null || true)
+  if [[ -n $have && $(printf '%s\n' v18.0.0 "$have" | sort -V | head -n 1) != v18.0.0 ]]; then
+    faults+=("node is $have: install Node.js 18 or newer with npm from https://nodejs.org/en/download")
   fi
 fi
 

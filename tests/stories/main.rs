@@ -56,6 +56,7 @@ const STORIES: &[Story] = &[
     Story { name: "api-rotation", tell: portal::rotation },
     Story { name: "api-web", tell: portal::web },
     Story { name: "api-clients", tell: portal::clients },
+    Story { name: "api-browser", tell: portal::browser },
     Story { name: "tokens", tell: membership::tokens },
     Story { name: "join-again", tell: membership::join_again },
     Story { name: "hostile-member", tell: hostile::hostile_member },

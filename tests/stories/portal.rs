@@ -1,5 +1,6 @@
 //! The API for portals, against what Kubernetes itself says.
 
+mod browser;
 mod calls;
 mod clients;
 mod events;
@@ -10,6 +11,7 @@ mod services;
 mod watch;
 mod web;
 
+pub(crate) use browser::browser;
 pub(crate) use calls::calls;
 pub(crate) use clients::clients;
 pub(crate) use joining::{joining, rotation};
