@@ -36,7 +36,7 @@ const RENEWED: [[(&str, &str); 2]; 2] = [
     ],
 ];
 /// Pre-shared keys; any 32 bytes are one.
-const PRESHARED: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+pub(crate) const PRESHARED: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
 const ANOTHER: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
 
 /// A side's key pair of a generation.
@@ -77,25 +77,31 @@ fn close(lab: &Lab, side: &Side, other: &Side, generation: u64) {
     std::fs::remove_file(lab.path(side.name).join(old)).unwrap();
 }
 
-/// A thousand packets a second from one pod to another.
-struct Flow {
+/// Packets from one pod to another.
+pub(crate) struct Flow {
     ping: Child,
     /// What it prints.
     answers: PathBuf,
     packets: usize,
 }
 
-/// Starts a flow for so many seconds.
+/// Starts a flow of a thousand packets a second for so many seconds.
 fn flow(lab: &Lab, from: &str, to: &str, seconds: usize) -> Flow {
-    let packets = seconds * 1000;
+    flow_of(lab, from, to, seconds, 1000)
+}
+
+/// The same of so many packets a second.
+pub(crate) fn flow_of(lab: &Lab, from: &str, to: &str, seconds: usize, rate: usize) -> Flow {
+    let packets = seconds * rate;
     let answers = lab.path(&format!("{from}-{}", to.replace(':', "-")));
-    let line = format!("ping -D -i 0.001 -c {packets} -W 3 {to}");
+    let interval = Duration::from_secs(1).as_secs_f64() / rate as f64;
+    let line = format!("ping -D -i {interval} -c {packets} -W 3 {to}");
     let file = File::create(&answers).unwrap();
     Flow { ping: lab.begin(from, &line, file), answers, packets }
 }
 
 /// Waits for a flow's end: every packet has come once, and its answer.
-fn nothing_lost(mut flow: Flow) {
+pub(crate) fn nothing_lost(mut flow: Flow) {
     flow.ping.wait().unwrap();
     let said = std::fs::read_to_string(&flow.answers).unwrap();
     let of = |line: &str| {
@@ -112,14 +118,14 @@ fn nothing_lost(mut flow: Flow) {
     assert!(!said.contains("DUP!"), "{} came twice", flow.answers.display());
 }
 
-fn sends_by(generation: u64) -> impl Fn(&Routes) -> bool {
+pub(crate) fn sends_by(generation: u64) -> impl Fn(&Routes) -> bool {
     move |routes| {
         let route = &routes.routes[0];
         route.health.up && route.generation == generation && route.preshared
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One renewal, each side a moment after the other.
 fn renew(lab: &Lab, watches: [&mut Watch; 2], next: u64, between: impl FnOnce()) {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use slicewire_core::gateway::Routes;
 use slicewire_rpc::gateway::v1::WatchRoutesRequest;
 use slicewire_rpc::gateway::v1::route_service_client::RouteServiceClient;
@@ -19,7 +20,10 @@ use crate::authority::Authority;
 
 /// One side's fixed values; names differ in every field so that swaps are caught.
 pub(crate) struct Side {
+    /// The pod's.
     pub(crate) name: &'static str,
+    pub(crate) cluster: &'static str,
+    pub(crate) lane: u16,
     pub(crate) private_key: &'static str,
     pub(crate) public_key: &'static str,
     pub(crate) wan: &'static str,
@@ -31,6 +35,8 @@ pub(crate) struct Side {
 
 pub(crate) const EAST: Side = Side {
     name: "east",
+    cluster: "east",
+    lane: 0,
     private_key: "WIuGiR3nW0rqoJuYmmu8f5lxd9L6WsHJO/eb8nn4DV0=",
     public_key: "3zyoCvXIH3gxHLtz9ZgiXwgtccRnhj60MnH8zscFMlY=",
     wan: "198.51.100.2",
@@ -42,6 +48,8 @@ pub(crate) const EAST: Side = Side {
 
 pub(crate) const WEST: Side = Side {
     name: "west",
+    cluster: "west",
+    lane: 0,
     private_key: "AKzPy+stsHGOKlJ+CL4SVcDwXiygy5bjv9hDgYv0GEw=",
     public_key: "ERgPG8Xbnt7Uc/M4wCVzoWXbETkuQJxhUtRtJ6I1Rmg=",
     wan: "198.51.100.3",
@@ -50,6 +58,9 @@ pub(crate) const WEST: Side = Side {
     app: ["10.20.64.100", "fd00:20:0:1::100"],
     prefixes: ["10.20.64.0/18", "fd00:20:0:1::/64"],
 };
+
+/// Every pod there may be.
+const PODS: [&str; 4] = ["east", "west", "east1", "west1"];
 
 /// The namespaces; gone, with what runs in them, when dropped.
 pub(crate) struct Lab {
@@ -108,7 +119,8 @@ impl Lab {
         output
     }
 
-    fn pod(&self, side: &Side) {
+    /// Makes a gateway's pod with its network, its key and its certificate.
+    pub(crate) fn pod(&self, side: &Side) {
         let (pod, bridge) = (side.name, self.ns("wan"));
         run(&format!("ip netns add {}", self.ns(pod)));
         self.ip(pod, "link set lo up");
@@ -120,34 +132,43 @@ impl Lab {
         // As on nodes whose distribution sets it, until the pod gets its NIC.
         assert!(self.try_in(pod, "sysctl -qw net.ipv4.conf.all.rp_filter=1"));
         std::fs::create_dir_all(self.path(pod)).unwrap();
-        std::fs::write(self.path(pod).join("lane-0"), side.private_key).unwrap();
+        let key = format!("lane-{}", side.lane);
+        std::fs::write(self.path(pod).join(key), side.private_key).unwrap();
         self.authority.gateway(&self.path(pod));
     }
 
     /// Does what the node's daemon does: plugs the slice's NIC into a pod.
     pub(crate) fn attach(&self, side: &Side) {
-        let (pod, router) = (side.name, format!("r{}", side.name));
-        run(&format!("ip netns add {}", self.ns(&router)));
-        self.ip(&router, "link set lo up");
-        let far = self.ns(pod);
-        self.ip(&router, &format!("link add port type veth peer name slice0 netns {far}"));
-        self.ip(&router, "link set port up");
+        let (pod, router) = (side.name, format!("r{}", side.cluster));
+        let (far, port) = (self.ns(pod), format!("port{}", side.lane));
+        if side.lane == 0 {
+            run(&format!("ip netns add {}", self.ns(&router)));
+            self.ip(&router, "link set lo up");
+        }
+        self.ip(&router, &format!("link add {port} type veth peer name slice0 netns {far}"));
+        self.ip(&router, &format!("link set {port} up"));
         self.ip(pod, "link set slice0 up");
         let mac = |ns: &str, dev: &str| {
             self.read_in(ns, &format!("cat /sys/class/net/{dev}/address")).trim().to_owned()
         };
-        let (port, nic) = (mac(&router, "port"), mac(pod, "slice0"));
+        let (port_mac, nic) = (mac(&router, &port), mac(pod, "slice0"));
         for (i, (slice, gateway)) in
             [("10.20.0.0/16", "169.254.1.1"), ("fd00:20::/48", "fe80::1")].iter().enumerate()
         {
             let (address, app) = (side.nic[i], side.app[i]);
             let nodad = if i == 1 { "nodad" } else { "" };
             self.ip(pod, &format!("addr add {address} dev slice0 {nodad}"));
-            self.ip(pod, &format!("neigh add {gateway} dev slice0 lladdr {port} nud permanent"));
+            self.ip(
+                pod,
+                &format!("neigh add {gateway} dev slice0 lladdr {port_mac} nud permanent"),
+            );
             self.ip(pod, &format!("route add {slice} via {gateway} dev slice0 onlink proto 83"));
-            self.ip(&router, &format!("addr add {app} dev lo {nodad}"));
-            self.ip(&router, &format!("neigh add {address} dev port lladdr {nic} nud permanent"));
-            self.ip(&router, &format!("route add {slice} via {address} dev port onlink src {app}"));
+            self.ip(&router, &format!("neigh add {address} dev {port} lladdr {nic} nud permanent"));
+            if side.lane == 0 {
+                let route = format!("route add {slice} via {address} dev {port} onlink src {app}");
+                self.ip(&router, &format!("addr add {app} dev lo {nodad}"));
+                self.ip(&router, &route);
+            }
         }
         for setting in [
             "net.ipv4.ip_forward=1",
@@ -172,26 +193,26 @@ impl Lab {
         (generation, public_key): (u64, &str),
         next: Option<&str>,
     ) {
-        let at = |generation: u64| vec![format!("{}:{}", other.wan, 51820 + generation % 2)];
-        let tunnel = serde_json::json!({
-            "cluster": other.name,
-            "publicKey": public_key,
-            "endpoints": at(generation),
-            "addresses": other.device,
-            "prefixes": other.prefixes,
-            "next": next.map(|key| {
-                serde_json::json!({"publicKey": key, "endpoints": at(generation + 1)})
-            }),
-        });
-        let next = next.map(|_| generation + 1);
-        let spec = serde_json::json!({
+        let lane = lane(side, other, (generation, public_key), next);
+        self.plan_lanes(side, &[lane], generation, next.map(|_| generation + 1));
+    }
+
+    /// Writes the plan of a pod's cluster with these lanes.
+    pub(crate) fn plan_lanes(
+        &self,
+        side: &Side,
+        lanes: &[Value],
+        generation: u64,
+        next: Option<u64>,
+    ) {
+        let spec = json!({
             "slice": "blue",
-            "cluster": side.name,
+            "cluster": side.cluster,
             "prefixes": ["10.20.0.0/16", "fd00:20::/48"],
             "mtu": 1400,
             "generation": generation,
             "nextGeneration": next,
-            "lanes": [{ "lane": 0, "addresses": side.device, "tunnels": [tunnel] }],
+            "lanes": lanes,
         });
         std::fs::write(self.path(side.name).join("plan.json"), spec.to_string()).unwrap();
     }
@@ -201,7 +222,7 @@ impl Lab {
         let args = [
             "kubernetes".to_owned(),
             "--slice=blue".to_owned(),
-            "--lane=0".to_owned(),
+            format!("--lane={}", side.lane),
             format!("--keys={}", dir.display()),
             format!("--plan={}", dir.join("plan.json").display()),
             format!("--socket={}", dir.join("gateway.sock").display()),
@@ -281,14 +302,14 @@ impl Lab {
     /// What the programs logged, for when a test fails.
     pub(crate) fn logs(&self) -> String {
         let mut all = String::new();
-        for side in [&EAST, &WEST] {
+        for pod in PODS.into_iter().filter(|pod| self.path(pod).exists()) {
             for name in ["slice-gateway", "router-sidecar"] {
-                let log = self.path(side.name).join(format!("{name}.log"));
+                let log = self.path(pod).join(format!("{name}.log"));
                 let text = std::fs::read_to_string(log).unwrap_or_default();
-                all.push_str(&format!("--- {} {name}\n{text}", side.name));
+                all.push_str(&format!("--- {pod} {name}\n{text}"));
             }
-            all.push_str(&self.read_in(side.name, "ip rule"));
-            all.push_str(&self.read_in(side.name, "ip route show table all"));
+            all.push_str(&self.read_in(pod, "ip rule"));
+            all.push_str(&self.read_in(pod, "ip route show table all"));
         }
         all
     }
@@ -303,10 +324,30 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for name in ["east", "west", "reast", "rwest", "wan"] {
+        for name in PODS.into_iter().chain(["reast", "rwest", "wan"]) {
             try_run(&format!("ip netns del {}", self.ns(name)));
         }
     }
+}
+
+/// A lane of a plan: one end's addresses, and the other end with its keys as in [`Lab::plan_keys`].
+pub(crate) fn lane(
+    side: &Side,
+    other: &Side,
+    (generation, public_key): (u64, &str),
+    next: Option<&str>,
+) -> Value {
+    let at = |generation: u64| vec![format!("{}:{}", other.wan, 51820 + generation % 2)];
+    let next = next.map(|key| json!({"publicKey": key, "endpoints": at(generation + 1)}));
+    let tunnel = json!({
+        "cluster": other.cluster,
+        "publicKey": public_key,
+        "endpoints": at(generation),
+        "addresses": other.device,
+        "prefixes": other.prefixes,
+        "next": next,
+    });
+    json!({"lane": side.lane, "addresses": side.device, "tunnels": [tunnel]})
 }
 
 /// A stream of routes with the times they came.

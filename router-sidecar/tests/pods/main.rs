@@ -7,4 +7,6 @@ mod keys;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod lanes;
+#[cfg(test)]
 mod two_gateways;

@@ -101,7 +101,7 @@ fn echoes(lab: &Lab, ns: &str) -> u64 {
 fn nothing_passes_between_the_slice_and_the_clusters_network() {
     let (lab, ..) = working("c");
     // A pod of the slice that tries to use the gateway as its way out.
-    lab.ip("reast", &format!("route add 198.51.100.0/24 via {} dev port onlink", EAST.nic[0]));
+    lab.ip("reast", &format!("route add 198.51.100.0/24 via {} dev port0 onlink", EAST.nic[0]));
     let before = echoes(&lab, "wan");
     assert!(!ping(&lab, "reast", "198.51.100.1", &format!("-I {}", EAST.app[0])));
     assert_eq!(echoes(&lab, "wan"), before, "a slice's packet reached the cluster's network");
@@ -114,7 +114,7 @@ fn nothing_passes_between_the_slice_and_the_clusters_network() {
     }
     // From a tunnel on into the cluster's network of the other side.
     let route = "198.51.100.0/24";
-    lab.ip("rwest", &format!("route add {route} via {} dev port onlink", WEST.nic[0]));
+    lab.ip("rwest", &format!("route add {route} via {} dev port0 onlink", WEST.nic[0]));
     let before = echoes(&lab, "wan");
     assert!(!ping(&lab, "rwest", "198.51.100.1", &format!("-I {}", WEST.app[0])));
     assert_eq!(echoes(&lab, "wan"), before);
