@@ -6,17 +6,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use slicewire_bench_report::Runs;
+use slicewire_bench_report::{Runs, percentile};
 use slicewire_tests::story::say;
 
-use crate::calls::{ask, percentile};
 use crate::hub::Hub;
+use crate::ways::{Deed, ask};
 
 pub(crate) const RATIO: &str = "another's p99 in a flood, of what it is without";
 /// Calls of the flood under way at a time.
-const FLOOD: usize = 64;
+const FLOOD: usize = 256;
 /// Calls of the other, and the time between two: far below its limit.
-const CALLS: usize = 150;
+const CALLS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(30);
 
 pub(crate) fn measure(hub: &Hub, tokens: &[String], runs: &mut Runs) -> Result<()> {
@@ -31,7 +31,7 @@ pub(crate) fn measure(hub: &Hub, tokens: &[String], runs: &mut Runs) -> Result<(
         run.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 // Most are refused.
-                let _ = ask(&channel, &token, "get a slice", "s1", "").await;
+                let _ = ask(&channel, &token, Deed::Get, "s1").await;
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -41,7 +41,8 @@ pub(crate) fn measure(hub: &Hub, tokens: &[String], runs: &mut Runs) -> Result<(
     stop.store(true, Ordering::Relaxed);
     let rate = count.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
     ensure!(rate > 500.0, "{rate:.0} calls a second are no flood");
-    let (without, with) = (percentile(&calm, 0.99), percentile(&flooded?, 0.99));
+    let p99 = |times: &[f64]| percentile(times, 99.0).unwrap_or(f64::NAN);
+    let (without, with) = (p99(&calm), p99(&flooded?));
     say(&format!("p99 {without:.1} ms; with another's {rate:.0} calls a second {with:.1} ms"));
     runs.push(RATIO, "ours", with / without);
     thread::sleep(Duration::from_millis(500));
@@ -56,7 +57,7 @@ fn calls(hub: &Hub, tokens: &[String]) -> Result<Vec<f64>> {
     let mut times = Vec::new();
     for _ in 0..CALLS {
         let begun = Instant::now();
-        run.block_on(ask(&channel, token, "get a slice", "s1", ""))?;
+        run.block_on(ask(&channel, token, Deed::Get, "s1"))?;
         times.push(begun.elapsed().as_secs_f64() * 1e3);
         thread::sleep(PAUSE);
     }

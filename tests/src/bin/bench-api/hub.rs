@@ -18,6 +18,8 @@ const API: &str = "127.0.0.1:29443";
 const ADMIN: &str = "127.0.0.1:28080";
 const WEBHOOK: &str = "127.0.0.1:28443";
 
+pub(crate) const RESIDENT_CALLED: &str = "resident size of the hub after calls";
+
 /// What the hub needs to run.
 pub(crate) struct Place {
     program: PathBuf,

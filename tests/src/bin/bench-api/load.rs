@@ -1,13 +1,15 @@
 //! What the hub holds: projects, clusters, slices; and who calls.
 
 use std::fmt::Debug;
-use std::time::Instant;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use kube::api::PostParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -22,19 +24,30 @@ use crate::hub::{Hub, wait};
 pub(crate) const CALLERS: usize = 12;
 /// Writes under way at a time.
 const WRITES: usize = 24;
+/// Longest wait for what was deleted to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(180);
 
-/// A client of the API server with an administrator's certificate.
-pub(crate) async fn administrator(testbed: &Testbed) -> Result<Client> {
-    let file = Kubeconfig::read_from(testbed.kubeconfig("hub"))?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+/// Who calls.
+pub(crate) struct Callers {
+    /// Their tokens.
+    pub(crate) tokens: Vec<String>,
+    /// A kubeconfig with the first one's.
+    pub(crate) kubeconfig: PathBuf,
+}
+
+/// A client of the API server, which is not asked to spend time on compressing.
+pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    config.disable_compression = true;
     Ok(Client::try_from(config)?)
 }
 
-/// Fills the hub; the callers' tokens.
-pub(crate) fn load(testbed: &Testbed, hub: &Hub, args: &Args) -> Result<Vec<String>> {
+/// Fills the hub.
+pub(crate) fn load(testbed: &Testbed, hub: &Hub, args: &Args) -> Result<Callers> {
     let begun = Instant::now();
     let run = &hub.portal.runtime;
-    let client = run.block_on(administrator(testbed))?;
+    let client = run.block_on(client(&testbed.kubeconfig("hub")))?;
     let projects: Vec<Project> = (0..args.projects)
         .map(|p| serde_json::from_value(json!({"metadata": {"name": format!("b{p}")}, "spec": {}})))
         .collect::<Result<_, _>>()?;
@@ -55,6 +68,8 @@ pub(crate) fn load(testbed: &Testbed, hub: &Hub, args: &Args) -> Result<Vec<Stri
         (project, slice(&format!("s{n}"), &[cluster(n % each), cluster((n + 1) % each)]))
     });
     run.block_on(make(objects::<SliceConfig>(&client, slices)?.into_iter()))?;
+    // What an earlier run may have left.
+    run.block_on(clear(&client))?;
     hub.settle()?;
     say(&format!(
         "{} clusters and {} slices made and planned in {:.0} s",
@@ -114,7 +129,38 @@ where
     Ok(())
 }
 
-fn callers(testbed: &Testbed) -> Result<Vec<String>> {
+/// Deletes the slices that measuring has made, which have a dash in their names, and waits until they
+/// are gone; how many there were.
+pub(crate) async fn clear(client: &Client) -> Result<usize> {
+    let all: Api<SliceConfig> = Api::all(client.clone());
+    let made = async || -> Result<Vec<SliceConfig>> {
+        let all = all.list(&ListParams::default()).await?;
+        Ok(all.into_iter().filter(|s| s.name_any().contains('-')).collect())
+    };
+    let end = Instant::now() + GONE_WITHIN;
+    let found = made().await?;
+    let delete = |slice: &SliceConfig| {
+        let place = slice.namespace().unwrap_or_default();
+        let api: Api<SliceConfig> = Api::namespaced(client.clone(), &place);
+        let name = slice.name_any();
+        async move {
+            match api.delete(&name, &DeleteParams::default()).await {
+                Ok(_) => Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                Err(error) => Err(error).context("a slice cannot be deleted"),
+            }
+        }
+    };
+    let deleted = stream::iter(found.iter().map(delete)).buffer_unordered(WRITES);
+    deleted.try_collect::<Vec<()>>().await?;
+    while !made().await?.is_empty() {
+        ensure!(Instant::now() < end, "slices are not gone after {GONE_WITHIN:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(found.len())
+}
+
+fn callers(testbed: &Testbed) -> Result<Callers> {
     let mut items = vec![json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "bench-caller"},
@@ -139,7 +185,13 @@ fn callers(testbed: &Testbed) -> Result<Vec<String>> {
         let token = testbed.kubectl("hub", &["create", "token", &name(i), "--duration=6h"])?;
         Ok(token.trim().to_owned())
     };
-    (0..CALLERS).map(token).collect()
+    let tokens: Vec<String> = (0..CALLERS).map(token).collect::<Result<_>>()?;
+    let admin = testbed.kubeconfig("hub");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&admin)?)?;
+    config["users"][0]["user"] = json!({"token": tokens.first()});
+    let kubeconfig = admin.with_file_name("bench-caller.kubeconfig");
+    fs::write(&kubeconfig, config.to_string())?;
+    Ok(Callers { tokens, kubeconfig })
 }
 
 fn name(i: usize) -> String {

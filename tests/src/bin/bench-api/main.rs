@@ -11,10 +11,12 @@ mod flood;
 mod hub;
 mod load;
 mod watchers;
+mod ways;
 
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -23,8 +25,10 @@ use slicewire_testbed::{ClusterSpec, Progress, Spec, Testbed};
 use slicewire_tests::story::say;
 
 use crate::hub::Hub;
+use crate::ways::{Deed, Way, Ways};
 
 const TESTBED: &str = "api-bench";
+const OURS: &str = "ours";
 
 /// Measures the API for portals.
 #[derive(Debug, Parser)]
@@ -56,66 +60,77 @@ fn main() -> Result<ExitCode> {
     ensure!(args.clusters >= 2 * args.projects, "every project needs two clusters");
     let clusters = vec![ClusterSpec { name: "hub".to_owned(), nodes: 0 }];
     let testbed = Testbed::up(&Spec { name: TESTBED.to_owned(), clusters }, &Progress::new())?;
-    let measured = measure(&testbed, &args);
+    let mut runs = Runs::default();
+    if let Err(error) = measure(&testbed, &args, &mut runs) {
+        say(&format!("ended early: {error:#}"));
+        runs.fail("all that was to follow", OURS, format!("{error:#}"));
+    }
     if !args.keep {
         Testbed::down(TESTBED, &Progress::new())?;
     }
-    tell(&measured?)
+    tell(&runs)
 }
 
-fn measure(testbed: &Testbed, args: &Args) -> Result<Runs> {
+fn measure(testbed: &Testbed, args: &Args, runs: &mut Runs) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     let place = hub::prepare(testbed, &root)?;
-    let mut runs = Runs::default();
     // Without limits, so that they are not what is measured.
     let hub = Hub::start(testbed, &place, true)?;
-    let tokens = load::load(testbed, &hub, args)?;
+    let callers = load::load(testbed, &hub, args)?;
+    let run = &hub.portal.runtime;
+    let client = run.block_on(load::client(&testbed.kubeconfig("hub")))?;
+    let ways = run.block_on(Ways::new(testbed, &hub, &callers))?;
     for round in 0..args.rounds {
-        say(&format!("round {}/{}: calls", round + 1, args.rounds));
-        calls::measure(testbed, &hub, &tokens, round, &mut runs)?;
+        let begun = Instant::now();
+        calls::measure(&hub, &ways, round, runs)?;
+        let took = begun.elapsed().as_secs_f64();
+        runs.push(hub::RESIDENT_CALLED, OURS, hub.resident()?);
+        let begun = Instant::now();
+        let made = run.block_on(load::clear(&client))?;
+        hub.settle()?;
+        say(&format!(
+            "round {}/{}: called for {took:.0} s; {made} slices gone again in {:.0} s",
+            round + 1,
+            args.rounds,
+            begun.elapsed().as_secs_f64()
+        ));
     }
     drop(hub);
     // As it comes.
     let hub = Hub::start(testbed, &place, false)?;
     hub.settle()?;
-    watchers::measure(testbed, &hub, &tokens, args, &mut runs)?;
+    watchers::measure(testbed, &hub, &callers, args, runs)?;
     for round in 0..args.rounds {
         say(&format!("round {}/{}: flood", round + 1, args.rounds));
-        flood::measure(&hub, &tokens, &mut runs)?;
+        flood::measure(&hub, &callers.tokens, runs)?;
     }
-    Ok(runs)
+    Ok(())
 }
 
 fn tell(runs: &Runs) -> Result<ExitCode> {
     let out = &mut io::stdout().lock();
     let mut report = Report::new("api");
-    for call in ["get a slice", "list 500 slices", "create a slice"] {
+    let (kubectl, kept) = (Way::Kubectl.who(), Way::Kept.who());
+    for deed in Deed::ALL {
         for part in ["p50", "p99"] {
-            let what = format!("{call}, {part}");
-            report.compare(runs, &what, "ms", Better::Lower, "ours", "kubectl --raw", Some(1.0));
-            report.compare(
-                runs,
-                &what,
-                "ms",
-                Better::Lower,
-                "ours",
-                "API server, connection kept",
-                None,
-            );
+            let what = calls::latency(deed, part);
+            report.compare(runs, &what, "ms", Better::Lower, OURS, kubectl, Some(1.0));
+            report.compare(runs, &what, "ms", Better::Lower, OURS, kept, None);
         }
+        let what = calls::throughput(deed);
+        report.compare(runs, &what, "1/s", Better::Higher, OURS, kubectl, Some(1.0));
+        report.compare(runs, &what, "1/s", Better::Higher, OURS, kept, None);
     }
-    let (what, unit) = ("gets a second, 16 at a time", "1/s");
-    report.compare(runs, what, unit, Better::Higher, "ours", "kubectl --raw", Some(1.0));
-    report.compare(runs, what, unit, Better::Higher, "ours", "API server, connection kept", None);
     let limits = [
         (watchers::FAN_OUT, "ms", 100.0),
         (watchers::RESIDENT, "MB", 120.0),
+        (hub::RESIDENT_CALLED, "MB", 120.0),
         // A thousand of them have to find room in it.
         (watchers::PER_WATCHER, "kB", 100.0),
         (flood::RATIO, "times", 2.0),
     ];
     for (what, unit, limit) in limits {
-        report.limit(runs, what, unit, Better::Lower, "ours", limit);
+        report.limit(runs, what, unit, Better::Lower, OURS, limit);
     }
     report.failures(runs);
     Ok(report.finish(out)?.exit_code())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use hyper::Request;
 use serde_json::{Value, json};
-use slicewire_bench_report::Runs;
+use slicewire_bench_report::{Runs, percentile};
 use slicewire_rpc::hub::v1alpha1 as rpc;
 use slicewire_rpc::hub::v1alpha1::EventType;
 use slicewire_rpc::hub::v1alpha1::slice_service_client::SliceServiceClient;
@@ -19,9 +19,8 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use crate::Args;
-use crate::calls::percentile;
 use crate::hub::{Hub, wait};
-use crate::load::administrator;
+use crate::load::{self, Callers};
 
 pub(crate) const FAN_OUT: &str = "a change at every watcher, p99";
 pub(crate) const RESIDENT: &str = "resident size of the hub with all watchers";
@@ -37,18 +36,18 @@ const PROJECT: &str = "b1";
 pub(crate) fn measure(
     testbed: &Testbed,
     hub: &Hub,
-    tokens: &[String],
+    callers: &Callers,
     args: &Args,
     runs: &mut Runs,
 ) -> Result<()> {
-    ensure!(args.watchers <= tokens.len() * EACH, "there are not callers enough");
+    ensure!(args.watchers <= callers.tokens.len() * EACH, "there are not callers enough");
     let run = &hub.portal.runtime;
-    let client = run.block_on(administrator(testbed))?;
+    let client = run.block_on(load::client(&testbed.kubeconfig("hub")))?;
     let before = hub.resident()?;
     let (heard, mut hearing) = mpsc::unbounded_channel();
     let synced = Arc::new(AtomicUsize::new(0));
     for first in (0..args.watchers).step_by(EACH) {
-        let token = tokens.get(first / EACH).context("no caller")?;
+        let token = callers.tokens.get(first / EACH).context("no caller")?;
         let channel = run.block_on(hub.portal.connect())?;
         for _ in first..args.watchers.min(first + EACH) {
             let request = rpc::WatchSlicesRequest { project: PROJECT.into(), ..Default::default() };
@@ -86,7 +85,7 @@ pub(crate) fn measure(
                 }
             }
         }
-        runs.push(FAN_OUT, "ours", percentile(&times, 0.99));
+        runs.push(FAN_OUT, "ours", percentile(&times, 99.0).unwrap_or(f64::NAN));
         runs.push(RESIDENT, "ours", hub.resident()?);
         runs.push(PER_WATCHER, "ours", (with - before).max(0.0) * 1e3 / watchers);
     }
