@@ -50,16 +50,19 @@ impl Portal {
         let span = tracing::info_span!("call", method, request = %id, user = tracing::field::Empty);
         let outcome = async {
             let deadline = grpc_timeout(&metadata).map(|t| begun + t);
+            let longest = begun + LONGEST;
+            let end = deadline.map_or(longest, |d| d.min(longest));
             let portal = self.clone();
             let work = async {
                 let caller = self.identities.caller(&metadata).await?;
                 tracing::Span::current().record("user", &*caller.user);
-                self.limits.call(&caller.user, method)?;
+                if let Err(fault) = self.limits.call(&caller.user, method) {
+                    self.limits.hold(end.checked_sub(2 * MARGIN).unwrap_or(begun)).await;
+                    return Err(fault);
+                }
                 let call = Call { caller, id: id.clone(), deadline, method };
                 answer(portal, call, message).await
             };
-            let longest = begun + LONGEST;
-            let end = deadline.map_or(longest, |d| d.min(longest));
             match timeout_at(end.checked_sub(MARGIN).unwrap_or(end), work).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Fault::new(

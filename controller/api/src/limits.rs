@@ -8,8 +8,16 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 
 use crate::fault::{Fault, Outcome};
+
+/// How long one call too many waits for its refusal: who calls again at once, and again, is slowed
+/// down instead of keeping the hub from answering others.
+const HOLD: Duration = Duration::from_millis(100);
+/// Refusals that wait at a time: waiting takes memory.
+const HELD: usize = 1024;
 
 /// A caller, or a caller's use of one method.
 type Key = (Arc<str>, &'static str);
@@ -32,6 +40,7 @@ pub struct Limits {
     callers: Keyed,
     clock: DefaultClock,
     streams: Arc<Mutex<HashMap<Arc<str>, usize>>>,
+    refusals: Semaphore,
     bounds: Bounds,
 }
 
@@ -51,6 +60,7 @@ impl Limits {
             callers: RateLimiter::keyed(quota(bounds.calls)),
             clock: DefaultClock::default(),
             streams: Arc::default(),
+            refusals: Semaphore::new(HELD),
             bounds,
         }
     }
@@ -75,6 +85,13 @@ impl Limits {
             );
             Fault::limited(reason, message, wait)
         })
+    }
+
+    /// Waits before a refusal is told, at most until `end`; not at all where too many wait already.
+    pub async fn hold(&self, end: Instant) {
+        if let Ok(_place) = self.refusals.try_acquire() {
+            sleep_until(end.min(Instant::now() + HOLD)).await;
+        }
     }
 
     /// Counts a stream until it is dropped.
@@ -137,6 +154,21 @@ mod tests {
         let fault = limits.call(&a, "Get").unwrap_err();
         assert_eq!(fault.reason, "MethodRate");
         assert!(fault.retry.is_some_and(|r| r <= Duration::from_millis(200)), "{fault:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_waits_for_a_while_but_not_beyond_the_deadline_and_not_among_many() {
+        let limits = limits();
+        let took = async |end: Duration| {
+            let begun = Instant::now();
+            limits.hold(begun + end).await;
+            begun.elapsed()
+        };
+        let far = Duration::from_secs(30);
+        assert!(took(far).await >= HOLD);
+        assert!(took(Duration::ZERO).await < HOLD / 2);
+        let _all = limits.refusals.try_acquire_many(u32::try_from(HELD).unwrap()).unwrap();
+        assert!(took(far).await < HOLD / 2);
     }
 
     #[test]

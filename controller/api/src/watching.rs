@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use prost::Message;
 use slicewire_core::portal::position::Place;
 use slicewire_core::violation::Violation;
 use slicewire_rpc::hub::v1alpha1::EventType;
@@ -28,6 +29,9 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const RECHECK: Duration = Duration::from_secs(15);
 /// Steps taken out of the history at a time.
 const BATCH: usize = 32;
+/// Bytes told before they are let go: what is told without a pause is gathered in one buffer, and
+/// every stream keeps its buffer at the size it once had.
+const GATHERED: usize = 4 << 10;
 
 /// A message of a watch.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +72,8 @@ struct Watcher<K: Kind> {
     snapshot: Option<VecDeque<Arc<Item<K::Message>>>>,
     /// Changes taken out of the history and not yet told.
     pending: VecDeque<Told<K::Message>>,
+    /// Bytes told since the last pause.
+    gathered: usize,
     heartbeat: Instant,
     recheck: Instant,
     ended: bool,
@@ -104,6 +110,7 @@ pub(crate) async fn watch<K: Kind>(
         version: 0,
         snapshot: None,
         pending: VecDeque::new(),
+        gathered: 0,
         heartbeat: now + HEARTBEAT,
         // Not all at once.
         recheck: now + RECHECK.mul_f64(rand::random_range(0.5..1.0)),
@@ -214,7 +221,14 @@ impl<K: Kind> Watcher<K> {
         if self.ended {
             return None;
         }
+        if self.gathered >= GATHERED {
+            self.gathered = 0;
+            tokio::task::yield_now().await;
+        }
         let told = self.next_told().await;
+        let told_bytes =
+            |told: &Told<K::Message>| told.message.as_ref().map_or(0, |m| m.encoded_len());
+        self.gathered += told.as_ref().map_or(0, told_bytes);
         self.ended = told.is_err();
         self.heartbeat = Instant::now() + HEARTBEAT;
         Some(told.map_err(|fault| fault.status(&self.call.id)))
@@ -288,6 +302,7 @@ impl<K: Kind> Watcher<K> {
 
     /// Waits until there may be something to do; whether a heartbeat is due.
     async fn wait(&mut self) -> Outcome<bool> {
+        self.gathered = 0;
         let mut wake = self.heartbeat.min(self.recheck);
         if let Some(deadline) = self.call.deadline {
             wake = wake.min(deadline);

@@ -54,7 +54,7 @@ fn observe(caches: &Caches, (namespace, name): &Key) -> Observed {
     observed.report = caches.endpoints.get(namespace, name).filter(alive);
     let slice = name.split('.').next().unwrap_or_default();
     observed.slice = caches.slices.get(namespace, slice);
-    for object in caches.slices.list().into_iter().filter(|s| s.name_any() == slice) {
+    for object in caches.slices.list_named(slice) {
         let own = object.namespace().unwrap_or_default();
         let Some(HubNamespace::Cluster(of, cluster)) = hub_namespace(&own) else { continue };
         if of == project && cluster != reporter {

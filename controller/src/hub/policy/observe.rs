@@ -37,7 +37,7 @@ pub(super) fn observe(caches: &Caches, (namespace, slice): &Key) -> Observed {
         policies: policies.map(|p| (p.name_any(), p)).collect(),
         ..Observed::default()
     };
-    for object in caches.slices.list().into_iter().filter(|s| s.name_any() == *slice) {
+    for object in caches.slices.list_named(slice) {
         if let Some(cluster) = cluster_in(&project, object.namespace()) {
             observed.slices.insert(cluster, object);
         }

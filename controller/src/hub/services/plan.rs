@@ -23,8 +23,11 @@ use crate::kubernetes::change::{Change, Steps};
 
 /// Most places of a cluster on a slice.
 const MAX_PLACES: usize = 4096;
-/// Places that are free, at least: so many Services can be exported at once without waiting.
-const FREE_PLACES: usize = 8;
+/// Places that are free, at least: so many Services can be exported at once without waiting. Most
+/// slices export nothing, and every place is an object in the API server and in the hub's memory.
+const FREE_PLACES: usize = 2;
+/// Places that are free, at least, where so many are in use.
+const MORE_FREE_PLACES: usize = 8;
 /// Most endpoints of a service in all clusters together: objects are at most 1.5 MB.
 const MAX_ENDPOINTS: usize = 4000;
 /// What is said to who exports a service that found no virtual address.
@@ -152,7 +155,7 @@ fn places(observed: &Observed, read: &Read) -> Vec<Change> {
     let mut step = Vec::new();
     for (cluster, slice) in &observed.slices {
         let used = read.answers.keys().filter(|(of, _)| of == cluster).count();
-        let count = (used + FREE_PLACES.max(used / 4)).min(MAX_PLACES);
+        let count = (used + free_places(used)).min(MAX_PLACES);
         for number in 0..count {
             let key = (cluster.clone(), number);
             let there = observed.places.get(&key).map(|p| &**p);
@@ -170,6 +173,11 @@ fn places(observed: &Observed, read: &Read) -> Vec<Change> {
         }
     }
     step
+}
+
+/// How many places are to be free where `used` are not.
+fn free_places(used: usize) -> usize {
+    used.clamp(FREE_PLACES, MORE_FREE_PLACES).max(used / 4)
 }
 
 fn place(

@@ -168,8 +168,9 @@ fn there_is_always_a_place_that_is_free() {
         say(&mut fake, WEST, number, Some(ReportedService { name, ..web(&address, 7) }));
     }
     assert!(fake.get::<WorkerServiceExport>(WEST, "blue.27").is_some());
-    assert!(fake.get::<WorkerServiceExport>(EAST, "blue.7").is_some());
-    assert!(fake.get::<WorkerServiceExport>(EAST, "blue.8").is_none());
+    assert!(fake.get::<WorkerServiceExport>(WEST, "blue.28").is_none());
+    assert!(fake.get::<WorkerServiceExport>(EAST, "blue.1").is_some());
+    assert!(fake.get::<WorkerServiceExport>(EAST, "blue.2").is_none());
     // The same service twice is one cluster's mistake, and nobody else's trouble.
     say(
         &mut fake,

@@ -53,8 +53,8 @@ pub(super) fn around(caches: &Caches, config: Arc<SliceConfig>) -> Observed {
     let cut_off = |c: &Cluster| c.metadata.deletion_timestamp.is_some() && given_up(c);
     let clusters = caches.clusters.list_in(&namespace).into_iter();
     let clusters = clusters.filter(|c| !cut_off(c)).map(|c| (c.name_any(), c)).collect();
-    let slices = caches.slices.list().into_iter().filter(|s| s.name_any() == name);
-    let gateways = caches.gateways.list().into_iter().filter(|g| g.name_any() == name);
+    let slices = caches.slices.list_named(&name).into_iter();
+    let gateways = caches.gateways.list_named(&name).into_iter();
     let ours = |namespace: Option<String>| match hub_namespace(&namespace.unwrap_or_default()) {
         Some(HubNamespace::Cluster(p, cluster)) if Some(&p) == project.as_ref() => Some(cluster),
         _ => None,

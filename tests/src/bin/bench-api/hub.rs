@@ -1,6 +1,7 @@
 //! The hub controller, as a process of its own with its own account's rights.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -61,6 +62,10 @@ pub(crate) fn prepare(testbed: &Testbed, root: &Path) -> Result<Place> {
 impl Hub {
     /// Starts it and waits until it is ready.
     pub(crate) fn start(testbed: &Testbed, place: &Place, unlimited: bool) -> Result<Self> {
+        // Who is there already would be taken for it.
+        for address in [API, ADMIN, WEBHOOK] {
+            TcpListener::bind(address).with_context(|| format!("{address} is in use"))?;
+        }
         let log = File::create(&place.log)?;
         let mut command = Command::new(&place.program);
         command
