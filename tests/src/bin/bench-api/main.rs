@@ -47,7 +47,7 @@ struct Args {
     #[arg(long, default_value_t = 1000)]
     watchers: usize,
     /// How many times everything is measured.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Leave the testbed up, and take up one that was left: objects that are there are not made again.
     #[arg(long)]
