@@ -4,6 +4,7 @@ pub mod memory;
 pub mod netns;
 pub mod nri;
 pub mod ping;
+pub mod processor;
 pub mod router;
 
 use std::path::Path;

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use slicewire_testbed::Testbed;
 use slicewire_tests::bench::memory::resident;
+use slicewire_tests::bench::processor::used;
 use slicewire_tests::portal::Portal;
 
 const API: &str = "127.0.0.1:29443";
@@ -106,17 +107,10 @@ impl Hub {
 
     /// Waits until it has nothing more to do: until it uses less than a tenth of a processor.
     pub(crate) fn settle(&self) -> Result<()> {
-        let used = || -> Result<f64> {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-            let behind = stat.rsplit_once(") ").context("no stat")?.1;
-            let fields: Vec<f64> = behind.split(' ').filter_map(|f| f.parse().ok()).collect();
-            // utime and stime, in hundredths of a second; the state, which is no number, is left out.
-            Ok((fields.get(10).context("no utime")? + fields.get(11).context("no stime")?) / 100.0)
-        };
         wait("the hub has settled", 600, || {
-            let before = used()?;
+            let before = used(self.child.id())?;
             thread::sleep(Duration::from_secs(3));
-            Ok(used()? - before < 0.3)
+            Ok(used(self.child.id())? - before < Duration::from_millis(300))
         })
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use slicewire_testbed::build::Toolset;
 use slicewire_tests::bench::memory::resident;
+use slicewire_tests::bench::processor::used;
 
 use crate::names::{Number, ZONE};
 
@@ -98,6 +99,11 @@ impl Server {
             thread::sleep(Duration::from_millis(100));
         }
         bail!("{} does not answer for its services", self.name)
+    }
+
+    /// The processor time that it has used, the kernel's for its sockets included.
+    pub(crate) fn used(&self) -> Result<Duration> {
+        used(self.process.0.id())
     }
 
     /// Its resident size in MB.
