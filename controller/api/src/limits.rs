@@ -13,9 +13,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::fault::{Fault, Outcome};
 
-/// How long one call too many waits for its refusal: who calls again at once, and again, is slowed
-/// down instead of keeping the hub from answering others.
+/// How long one call too many waits for its refusal, at least: who calls again at once, and again, is
+/// slowed down instead of keeping the hub from answering others.
 const HOLD: Duration = Duration::from_millis(100);
+/// How many times as long it may wait: many that are refused at once do not come again at once.
+const SPREAD: f64 = 3.0;
 /// Refusals that wait at a time: waiting takes memory.
 const HELD: usize = 1024;
 
@@ -90,7 +92,8 @@ impl Limits {
     /// Waits before a refusal is told, at most until `end`; not at all where too many wait already.
     pub async fn hold(&self, end: Instant) {
         if let Ok(_place) = self.refusals.try_acquire() {
-            sleep_until(end.min(Instant::now() + HOLD)).await;
+            let hold = HOLD.mul_f64(rand::random_range(1.0..SPREAD));
+            sleep_until(end.min(Instant::now() + hold)).await;
         }
     }
 

@@ -16,8 +16,8 @@ pub(crate) const RATIO: &str = "another's p99 in a flood, of what it is without"
 /// Calls of the flood under way at a time.
 const FLOOD: usize = 256;
 /// Calls of the other, and the time between two: far below its limit.
-const CALLS: usize = 200;
-const PAUSE: Duration = Duration::from_millis(30);
+const CALLS: usize = 400;
+const PAUSE: Duration = Duration::from_millis(25);
 
 pub(crate) fn measure(hub: &Hub, tokens: &[String], runs: &mut Runs) -> Result<()> {
     let calm = calls(hub, tokens)?;
