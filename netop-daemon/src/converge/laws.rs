@@ -14,7 +14,7 @@ use slicewire_core::prefix::Family;
 use slicewire_core::routes::Tunnel;
 use slicewire_core::selector::Labels;
 use slicewire_kernel::fake::FakeNetwork;
-use slicewire_kernel::{LinkEnd, NsId, Op};
+use slicewire_kernel::{LinkChange, LinkEnd, NsId, Op};
 
 use super::*;
 use crate::world::{
@@ -399,6 +399,28 @@ async fn a_device_that_is_not_ours_is_left_alone_and_told_of() {
     let mut process = bed.process().await;
     assert!(!process.attach("web").await);
     assert_eq!(bed.everything(&["web"]).pop(), before);
+}
+
+#[tokio::test]
+async fn a_nic_whose_mac_address_was_changed_is_made_whole_in_one_go() {
+    let bed = Bed::new();
+    bed.start("web", "shop", Labels::new());
+    let mut process = bed.settled().await;
+    let before = bed.everything(&["web"]);
+    let port = bed.state(&NsId::named("sw-blue"));
+    let port = port.links.iter().find(|link| link.name.starts_with("swp")).unwrap();
+    for (ns, dev) in [(pod_ns("web"), "slice0"), (NsId::named("sw-blue"), port.name.as_str())] {
+        let change = LinkChange { mac: Some([2, 0, 0, 0, 9, 9].into()), ..LinkChange::default() };
+        // And gave the device its neighbours back, which the kernel forgets with a MAC address.
+        let known = bed.state(&ns).neighbours.into_iter().filter(|entry| entry.dev == dev);
+        let mut ops = vec![Op::SetLink { dev: dev.to_owned(), change }];
+        ops.extend(known.map(Op::ReplaceNeighbour));
+        bed.network.open(&ns).await.unwrap().sequence(ops).await.unwrap();
+        assert_ne!(bed.everything(&["web"]), before);
+        process.engine.done.clear();
+        process.engine.round().await;
+        assert_eq!(bed.everything(&["web"]), before);
+    }
 }
 
 #[tokio::test]

@@ -63,6 +63,12 @@ fn wake(device: &str) -> Op {
     Op::SetLink { dev: device.to_owned(), change }
 }
 
+/// Whether the kernel forgets the device's neighbours at the change: it does with another MAC
+/// address, the permanent ones, too.
+fn forgets_neighbours(change: &LinkChange) -> bool {
+    change.mac.is_some()
+}
+
 /// Whether two devices are the two ends of one cable. The numbers are those of two namespaces, so
 /// both must agree.
 fn paired(port: &Link, nic: &Link) -> bool {
@@ -113,12 +119,13 @@ fn port_ops(want: &NicWant, port: Option<&Link>, router: &State) -> Vec<Op> {
         change.mtu = (port.mtu != want.mtu).then_some(want.mtu);
         change.mac = (port.mac != Some(PORT_MAC)).then_some(PORT_MAC);
     }
+    let forgotten = forgets_neighbours(&change);
     if change != LinkChange::default() {
         ops.push(Op::SetLink { dev: device.clone(), change });
     }
     for address in &want.port.addresses {
         let neighbour = port_neighbour(device, *address);
-        if port.is_none() || !router.neighbours.contains(&neighbour) {
+        if port.is_none() || forgotten || !router.neighbours.contains(&neighbour) {
             ops.push(Op::ReplaceNeighbour(neighbour));
         }
         let route = port_route(device, *address);
@@ -141,13 +148,16 @@ fn pod_ops(want: &NicWant, nic: Option<&Link>, pod: &State, settings: &Settings)
         change.mtu = (nic.mtu != want.mtu).then_some(want.mtu);
         change.mac = (nic.mac != Some(want.mac())).then(|| want.mac());
     }
-    if change != LinkChange::default() {
-        ops.push(Op::SetLink { dev: want.nic.clone(), change });
-    }
-    let have = match nic {
+    let mut have = match nic {
         None => Paths::default(),
         Some(_) => Paths::of(pod, |dev| dev == want.nic, |r| leads_to(r, &want.nic)),
     };
+    if forgets_neighbours(&change) {
+        have.neighbours.clear();
+    }
+    if change != LinkChange::default() {
+        ops.push(Op::SetLink { dev: want.nic.clone(), change });
+    }
     ops.extend(diff(&desired(want), &have));
     ops
 }

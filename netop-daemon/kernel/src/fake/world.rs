@@ -158,6 +158,9 @@ impl World {
         }
         link.up = up.unwrap_or(link.up);
         link.mtu = change.mtu.unwrap_or(link.mtu);
+        if change.mac.is_some_and(|mac| link.mac != Some(mac)) {
+            space.state.neighbours.retain(|entry| entry.dev != dev);
+        }
         link.mac = change.mac.or(link.mac);
         if let Some(alias) = &change.alias {
             link.alias = Some(alias.clone()).filter(|alias| !alias.is_empty());

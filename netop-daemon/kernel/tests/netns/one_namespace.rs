@@ -143,6 +143,11 @@ async fn devices_change_and_deletions_repeat() {
         Neighbour { dev: "c1".to_owned(), addr: ip("169.254.1.1"), mac: [2, 0, 0, 0, 9, 9].into() };
     ns.sequence(vec![Op::ReplaceNeighbour(neighbour.clone())]).await.unwrap();
     assert_eq!(ns.neighbours().await.unwrap(), [neighbour.clone()].into());
+    // Another MAC address takes permanent neighbours away, too.
+    let change = LinkChange { mac: Some([2, 0, 0, 0, 8, 8].into()), ..LinkChange::default() };
+    ns.sequence(vec![Op::SetLink { dev: "c1".to_owned(), change }]).await.unwrap();
+    assert!(ns.neighbours().await.unwrap().is_empty());
+    ns.sequence(vec![Op::ReplaceNeighbour(neighbour.clone())]).await.unwrap();
     let Neighbour { dev, addr, .. } = neighbour;
     let mut delete = vec![Op::DeleteNeighbour { dev, addr }, Op::DeleteLink { dev: "c1".into() }];
     delete.extend(delete.clone());
