@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::lab::{EAST, Lab, Side, WEST, Watch};
+use slicewire_bench_report::used;
 use slicewire_core::gateway::Routes;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -201,23 +202,17 @@ fn a_changed_plan_is_followed_without_touching_what_stays() {
 fn idle_containers_are_small_and_quiet() {
     let (lab, ..) = working("g");
     std::thread::sleep(2 * SECOND);
-    let programs = [("router-sidecar", 20.0), ("slice-gateway", 40.0)];
-    let ticks = |pid: u32| -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before: Vec<_> = programs.iter().map(|(name, _)| ticks(lab.pid(&EAST, name))).collect();
+    let programs = [("router-sidecar", 21.0), ("slice-gateway", 42.0)];
+    let before: Vec<_> =
+        programs.iter().map(|(name, _)| used::process(lab.pid(&EAST, name)).unwrap()).collect();
     let span = 10 * SECOND;
     std::thread::sleep(span);
     for ((name, limit), before) in programs.iter().zip(before) {
         let pid = lab.pid(&EAST, name);
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let rss: f64 = rss.split_whitespace().next().unwrap().parse().unwrap();
-        let cpu = (ticks(pid) - before) as f64 / span.as_secs_f64();
-        println!("{name}: {:.1} MB, {cpu:.1} % of a core", rss / 1024.0);
-        assert!(rss / 1024.0 < *limit, "{name} uses {:.1} MB", rss / 1024.0);
+        let memory = used::resident(pid).unwrap();
+        let cpu = (used::process(pid).unwrap() - before).div_duration_f64(span) * 100.0;
+        println!("{name}: {memory:.1} MB, {cpu:.1} % of a core");
+        assert!(memory < *limit, "{name} uses {memory:.1} MB");
         assert!(cpu < 3.0, "{name} uses {cpu:.1} % of a core");
     }
 }

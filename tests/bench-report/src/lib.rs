@@ -35,6 +35,7 @@ mod report;
 mod runs;
 mod stats;
 mod table;
+pub mod used;
 
 pub use comparison::{Better, Comparison};
 pub use report::{Outcome, Report, output_dir};

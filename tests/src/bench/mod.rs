@@ -1,10 +1,8 @@
 //! What the benchmarks on real Kubernetes share.
 
-pub mod memory;
 pub mod netns;
 pub mod nri;
 pub mod ping;
-pub mod processor;
 pub mod router;
 
 use std::path::Path;

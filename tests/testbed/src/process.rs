@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use procfs::process::{Process, Stat};
 use serde::{Deserialize, Serialize};
 
 /// A process, safe against its number being given to another one.
@@ -23,9 +24,8 @@ pub struct Identity {
 impl Identity {
     /// Of a running process; `None` when there is none of that number.
     pub fn of(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (state, start) = parse_stat(&stat)?;
-        (state != 'Z').then_some(Self { pid, start })
+        let stat = stat(pid)?;
+        (stat.state != 'Z').then_some(Self { pid, start: stat.starttime })
     }
 
     /// What [`Identity::save`] left, if that process still runs.
@@ -61,15 +61,11 @@ impl Identity {
 
 /// The state letter of a process, as in proc(5); `None` when there is none.
 pub(crate) fn state(pid: i32) -> Option<char> {
-    Some(parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?.0)
+    Some(stat(pid)?.state)
 }
 
-/// The state letter and start time of a line of `/proc/<pid>/stat` (proc(5)).
-fn parse_stat(stat: &str) -> Option<(char, u64)> {
-    // The program's name, field 2, may hold blanks and parentheses itself.
-    let after = stat.get(stat.rfind(')')? + 1..)?;
-    let fields: Vec<&str> = after.split_whitespace().collect();
-    Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
+fn stat(pid: i32) -> Option<Stat> {
+    Process::new(pid).and_then(|process| process.stat()).ok()
 }
 
 /// Runs a program to its end; its standard output, or an error with all it said.
@@ -141,13 +137,6 @@ pub fn wait_for(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_with_blanks_and_parentheses_is_no_obstacle() {
-        let line = "42 (a) b (c)) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 7777 1 1";
-        assert_eq!(parse_stat(line), Some(('S', 7777)));
-        assert_eq!(parse_stat("42 (broken"), None);
-    }
 
     #[test]
     fn a_process_is_known_again_and_another_of_its_number_is_not() {

@@ -11,9 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use slicewire_bench_report::used;
 use slicewire_testbed::Testbed;
-use slicewire_tests::bench::memory::resident;
-use slicewire_tests::bench::processor::used;
 use slicewire_tests::portal::Portal;
 
 const API: &str = "127.0.0.1:29443";
@@ -102,15 +101,15 @@ impl Hub {
 
     /// Its resident size in MB.
     pub(crate) fn resident(&self) -> Result<f64> {
-        resident(self.child.id())
+        Ok(used::resident(self.child.id())?)
     }
 
     /// Waits until it has nothing more to do: until it uses less than a tenth of a processor.
     pub(crate) fn settle(&self) -> Result<()> {
         wait("the hub has settled", 600, || {
-            let before = used(self.child.id())?;
+            let before = used::process(self.child.id())?;
             thread::sleep(Duration::from_secs(3));
-            Ok(used(self.child.id())? - before < Duration::from_millis(300))
+            Ok(used::process(self.child.id())? - before < Duration::from_millis(300))
         })
     }
 }

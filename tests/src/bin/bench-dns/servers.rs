@@ -8,9 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use slicewire_bench_report::used;
 use slicewire_testbed::build::Toolset;
-use slicewire_tests::bench::memory::resident;
-use slicewire_tests::bench::processor::used;
 
 use crate::names::{Number, ZONE};
 
@@ -103,12 +102,12 @@ impl Server {
 
     /// The processor time that it has used, the kernel's for its sockets included.
     pub(crate) fn used(&self) -> Result<Duration> {
-        used(self.process.0.id())
+        Ok(used::process(self.process.0.id())?)
     }
 
     /// Its resident size in MB.
     pub(crate) fn resident(&self) -> Result<f64> {
-        resident(self.process.0.id())
+        Ok(used::resident(self.process.0.id())?)
     }
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use slicewire_bench_report::used;
 use slicewire_testbed::cgroup;
 use slicewire_tests::World;
-use slicewire_tests::bench::memory::megabytes;
 
 const PROGRAMS: [&str; 5] =
     ["netop-daemon", "slice-gateway", "router-sidecar", "nsm-injector", "controller"];
@@ -35,16 +35,13 @@ pub(crate) fn processes(world: &World) -> Result<Vec<Process>> {
             let Some(program) = program.filter(|p| PROGRAMS.contains(&p.as_str())) else {
                 continue;
             };
-            let (command, status) = (
-                fs::read_to_string(directory.join("cmdline")).unwrap_or_default(),
-                fs::read_to_string(directory.join("status")).unwrap_or_default(),
-            );
-            let size = |field| megabytes(&status, field).with_context(|| program.clone());
+            let pid = u32::try_from(pid)?;
+            let command = fs::read_to_string(directory.join("cmdline")).unwrap_or_default();
             found.push(Process {
                 kind: kind(&program, &command),
                 machine: machine.name.clone(),
-                resident: size("VmRSS")?,
-                peak: size("VmHWM")?,
+                resident: used::resident(pid).with_context(|| program.clone())?,
+                peak: used::peak(pid).with_context(|| program.clone())?,
             });
         }
     }

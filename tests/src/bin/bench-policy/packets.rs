@@ -1,6 +1,6 @@
 //! Packets through a slice router: two pods with kernels of their own, under no rules, under all
-//! of them, and under as many asked one by one. Nothing is measured twice: how far the two differ
-//! is how much a difference says.
+//! of them, and under as many asked one by one. "No rules" is measured twice: how far the two figures
+//! differ is how little a difference may say.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,13 +1,12 @@
 //! The measurements, and their goals.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use slicewire_bench_report::{Better, Report, Runs, rotation};
+use anyhow::Result;
+use slicewire_bench_report::{Better, Report, Runs, rotation, used};
 use slicewire_core::qos::Rate;
 use slicewire_core::qos::shape::Limit;
 use slicewire_core::qos::share::{Sample, Sharer, Terms};
@@ -109,21 +108,11 @@ async fn cost(lab: &Lab, shaped: bool, seconds: u64) -> Result<f64> {
     lab.uplink(None)?;
     lab.shape(1, None).await?;
     lab.shape(0, shaped.then_some(Rate(100_000 * M))).await?;
-    let before = busy()?;
+    let before = used::machine()?;
     // A second more than is measured passes before.
     let rate = lab.flow(0, 1, seconds)?.rate()?;
     let gigabytes = rate * (seconds + 1) as f64 / 8_000.0;
-    Ok((busy()? - before) / gigabytes)
-}
-
-/// Processor seconds that were used since the machine was started.
-fn busy() -> Result<f64> {
-    let text = fs::read_to_string("/proc/stat")?;
-    let line = text.lines().next().context("/proc/stat is empty")?;
-    let ticks: Vec<f64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    // Idle and waiting for disks are fourth and fifth; guests are counted twice.
-    let used = ticks.iter().take(8).enumerate().filter(|(i, _)| ![3, 4].contains(i));
-    Ok(used.map(|(_, n)| n).sum::<f64>() / 100.0)
+    Ok((used::machine()? - before).as_secs_f64() / gigabytes)
 }
 
 /// The division of the uplink, as the daemon does it, until its end.

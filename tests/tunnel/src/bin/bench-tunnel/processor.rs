@@ -1,12 +1,12 @@
-//! Processor time and memory, as the kernel counts them.
+//! Processor time and memory of a measurement.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use nix::unistd::{SysconfVar, sysconf};
+use slicewire_bench_report::used;
 
 /// Processor time used up to now, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,16 +20,11 @@ pub(crate) struct Used {
 impl Used {
     /// Reads the counters.
     pub(crate) fn now(pids: &[u32]) -> Result<Self> {
-        let ticks = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")? as f64;
-        let stat = fs::read_to_string("/proc/stat")?;
-        let machine = busy(&stat).context("/proc/stat has no processor line")?;
-        let mut gateways = 0;
-        for pid in pids {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-                .with_context(|| format!("gateway process {pid} is gone"))?;
-            gateways += process(&stat).context("unknown form of /proc/…/stat")?;
+        let mut gateways = Duration::ZERO;
+        for &pid in pids {
+            gateways += used::process(pid).with_context(|| format!("gateway process {pid}"))?;
         }
-        Ok(Self { machine: machine as f64 / ticks, gateways: gateways as f64 / ticks })
+        Ok(Self { machine: used::machine()?.as_secs_f64(), gateways: gateways.as_secs_f64() })
     }
 
     /// What was used since `earlier`.
@@ -50,41 +45,8 @@ pub(crate) fn foreign_load() -> Result<f64> {
 /// The larger one of the processes' peak resident sizes, in MB.
 pub(crate) fn peak_memory(pids: &[u32]) -> Result<f64> {
     let mut peak = 0.0_f64;
-    for pid in pids {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|rest| rest.trim().split(' ').next()?.parse::<f64>().ok());
-        peak = peak.max(kib.context("no VmHWM")? * 1024.0 / 1e6);
+    for &pid in pids {
+        peak = peak.max(used::peak(pid)?);
     }
     Ok(peak)
-}
-
-/// Everything but idle and waiting for disks, in ticks.
-fn busy(stat: &str) -> Option<u64> {
-    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let fields: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    let [user, nice, system, _idle, _wait, irq, softirq, ..] = fields[..] else { return None };
-    Some(user + nice + system + irq + softirq)
-}
-
-/// utime and stime, in ticks: the 14th and 15th field; the second one may hold spaces.
-fn process(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_are_read() {
-        assert_eq!(busy("cpu  10 1 20 900 50 3 4 0 0 0\ncpu0 1 1"), Some(38));
-        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 1 0 0 0 25 17 0 0 20 0 1 0 1 1 1";
-        assert_eq!(process(stat), Some(42));
-        assert!(peak_memory(&[std::process::id()]).unwrap() > 0.5);
-        assert!(Used::now(&[std::process::id()]).unwrap().machine > 0.0);
-        assert!((0.0..1.5).contains(&foreign_load().unwrap()));
-    }
 }
