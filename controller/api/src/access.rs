@@ -12,7 +12,7 @@ use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use tokio::sync::Semaphore;
 use tonic::Code;
 
@@ -35,12 +35,41 @@ pub struct Deed {
     pub verb: &'static str,
     /// Its API group.
     pub group: String,
-    /// The resource; a part of it behind a slash.
+    /// The version that it is asked for in.
+    pub version: String,
+    /// The resource.
     pub resource: String,
+    /// The part of it; empty: the whole.
+    pub part: &'static str,
     /// Where; empty: everywhere, or a kind without namespaces.
     pub namespace: String,
     /// Of which object; empty: any.
     pub name: String,
+}
+
+impl Deed {
+    /// Something to do with objects of a kind.
+    pub fn with<O: Resource<DynamicType = ()>>(
+        verb: &'static str,
+        namespace: &str,
+        name: &str,
+    ) -> Self {
+        Self {
+            verb,
+            group: O::group(&()).into_owned(),
+            version: O::version(&()).into_owned(),
+            resource: O::plural(&()).into_owned(),
+            part: "",
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The same with a part of them.
+    #[must_use]
+    pub fn part(self, part: &'static str) -> Self {
+        Self { part, ..self }
+    }
 }
 
 type Question = (Arc<str>, u64, Deed);
@@ -78,7 +107,11 @@ impl Access {
             "" => "at the cluster scope".to_owned(),
             namespace => format!("in the namespace {namespace:?}"),
         };
-        let (user, verb, Deed { group, resource, .. }) = (&caller.user, deed.verb, &deed);
+        let (user, verb, group) = (&caller.user, deed.verb, &deed.group);
+        let resource = match deed.part {
+            "" => deed.resource.clone(),
+            part => format!("{}/{part}", deed.resource),
+        };
         let message = format!(
             "{user} may not {verb} {resource}{of} in the API group {group:?} {place}; \
              an RBAC rule on the hub can allow it"
@@ -142,10 +175,6 @@ fn standing(caller: &Caller) -> u64 {
 
 fn spec(caller: &Caller, deed: &Deed) -> SubjectAccessReviewSpec {
     let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let (resource, part) = match deed.resource.split_once('/') {
-        Some((resource, part)) => (resource, Some(part)),
-        None => (deed.resource.as_str(), None),
-    };
     SubjectAccessReviewSpec {
         user: Some(caller.user.to_string()),
         uid: caller.uid.clone(),
@@ -153,9 +182,9 @@ fn spec(caller: &Caller, deed: &Deed) -> SubjectAccessReviewSpec {
         extra: Some(caller.extra.clone()),
         resource_attributes: Some(ResourceAttributes {
             group: Some(deed.group.clone()),
-            version: Some("*".to_owned()),
-            resource: Some(resource.to_owned()),
-            subresource: part.map(str::to_owned),
+            version: Some(deed.version.clone()),
+            resource: Some(deed.resource.clone()),
+            subresource: said(deed.part),
             verb: Some(deed.verb.to_owned()),
             namespace: said(&deed.namespace),
             name: said(&deed.name),
@@ -167,6 +196,8 @@ fn spec(caller: &Caller, deed: &Deed) -> SubjectAccessReviewSpec {
 
 #[cfg(test)]
 mod tests {
+    use slicewire_api::{JoinToken, SliceConfig};
+
     use super::*;
 
     #[test]
@@ -195,13 +226,7 @@ mod tests {
     #[test]
     fn the_caller_is_asked_about_and_nobody_else() {
         let caller = caller_of();
-        let deed = Deed {
-            verb: "list",
-            group: "slicewire.dev".into(),
-            resource: "sliceconfigs".into(),
-            namespace: String::new(),
-            name: String::new(),
-        };
+        let deed = Deed::with::<SliceConfig>("list", "", "");
         let asked = spec(&caller, &deed);
         assert_eq!(asked.user.as_deref(), Some("eve"));
         assert_eq!(asked.groups, Some(caller.groups));
@@ -209,8 +234,10 @@ mod tests {
         let what = asked.resource_attributes.unwrap();
         assert_eq!((what.namespace, what.name), (None, None));
         assert_eq!(what.group.as_deref(), Some("slicewire.dev"));
+        assert_eq!(what.version.as_deref(), Some("v1alpha1"));
+        assert_eq!(what.resource.as_deref(), Some("sliceconfigs"));
         assert_eq!(what.subresource, None);
-        let part = Deed { resource: "jointokens/secret".into(), ..deed };
+        let part = Deed::with::<JoinToken>("create", "ns", "").part("secret");
         let what = spec(&caller_of(), &part).resource_attributes.unwrap();
         assert_eq!(what.resource.as_deref(), Some("jointokens"));
         assert_eq!(what.subresource.as_deref(), Some("secret"));

@@ -24,7 +24,7 @@ use crate::Portal;
 use crate::access::Deed;
 use crate::fault::{Fault, Outcome};
 use crate::gate::Call;
-use crate::kind::{Kind, namespace_of};
+use crate::kind::namespace_of;
 use crate::kinds;
 use crate::write;
 
@@ -90,7 +90,7 @@ pub(crate) async fn create(
             let metadata = request.join_token.as_ref().and_then(|t| t.metadata.clone());
             let project = metadata.unwrap_or_default().project;
             if let Ok(namespace) = namespace_of::<kinds::JoinToken>("project", &project) {
-                portal.access.require(&call.caller, secret_of(namespace)).await?;
+                portal.access.require(&call.caller, secret_of(&namespace)).await?;
             }
             Some(portal.way.of(&request).map_err(Fault::fields)?)
         }
@@ -107,10 +107,8 @@ pub(crate) async fn create(
 }
 
 /// The right to secrets of a project's tokens.
-fn secret_of(namespace: String) -> Deed {
-    let resource = format!("{}/secret", kinds::JoinToken::resource());
-    let group = kinds::JoinToken::group();
-    Deed { verb: "create", group, resource, namespace, name: String::new() }
+fn secret_of(namespace: &str) -> Deed {
+    Deed::with::<JoinToken>("create", namespace, "").part("secret")
 }
 
 /// The string of a token that was just made, once it can be used.
@@ -227,7 +225,8 @@ mod tests {
 
     #[test]
     fn the_right_to_a_secret_is_one_of_its_own() {
-        let deed = secret_of("slicewire-demo".into());
-        assert_eq!((deed.verb, deed.resource.as_str()), ("create", "jointokens/secret"));
+        let deed = secret_of("slicewire-demo");
+        let what = (deed.verb, deed.resource.as_str(), deed.part);
+        assert_eq!(what, ("create", "jointokens", "secret"));
     }
 }

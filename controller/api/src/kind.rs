@@ -46,11 +46,6 @@ pub trait Kind: Send + Sync + 'static {
         from_kubernetes::<Self>(object)
     }
 
-    /// The API group as RBAC names it.
-    fn group() -> String {
-        Self::Object::group(&()).into_owned()
-    }
-
     /// The resource as RBAC names it.
     fn resource() -> String {
         Self::Object::plural(&()).into_owned()

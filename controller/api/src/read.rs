@@ -86,13 +86,7 @@ pub(crate) async fn get<K: Kind>(
     let (Ok(namespace), []) = (namespace, faults.as_slice()) else {
         return Err(Fault::fields(faults));
     };
-    let deed = Deed {
-        verb: "get",
-        group: K::group(),
-        resource: K::resource(),
-        namespace: namespace.clone(),
-        name: name.to_owned(),
-    };
+    let deed = Deed::with::<K::Object>("get", &namespace, name);
     portal.access.require(&call.caller, deed).await?;
     ready(feed).await?;
     let found = feed.get(&(namespace, name.to_owned()));
@@ -122,13 +116,8 @@ pub(crate) async fn list<K: Kind>(
     let (Some(selection), []) = (selection, faults.as_slice()) else {
         return Err(Fault::fields(faults));
     };
-    let deed = Deed {
-        verb: "list",
-        group: K::group(),
-        resource: K::resource(),
-        namespace: selection.namespace.clone().unwrap_or_default(),
-        name: String::new(),
-    };
+    let deed =
+        Deed::with::<K::Object>("list", selection.namespace.as_deref().unwrap_or_default(), "");
     portal.access.require(&call.caller, deed).await?;
     ready(feed).await?;
     let after = after.map(|page| (page.namespace, page.name));

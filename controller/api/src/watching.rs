@@ -144,13 +144,7 @@ fn resume_token(text: &str, scope: u64, faults: &mut Vec<Violation>) -> Option<P
 async fn may_watch<K: Kind>(portal: &Portal, call: &Call, of: &Selection) -> Outcome<()> {
     // A watch tells what a list tells, too.
     for verb in ["list", "watch"] {
-        let deed = Deed {
-            verb,
-            group: K::group(),
-            resource: K::resource(),
-            namespace: of.namespace.clone().unwrap_or_default(),
-            name: String::new(),
-        };
+        let deed = Deed::with::<K::Object>(verb, of.namespace.as_deref().unwrap_or_default(), "");
         portal.access.require(&call.caller, deed).await?;
     }
     Ok(())

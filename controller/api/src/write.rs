@@ -113,13 +113,7 @@ pub(crate) async fn rewrite<K: Kind>(
 ) -> Outcome<K::Message> {
     let Place { namespace, name, version: asked } = place;
     // Asked first, so that who may not write is told that, and not whether there is something.
-    let deed = Deed {
-        verb: "update",
-        group: K::group(),
-        resource: K::resource(),
-        namespace: namespace.clone(),
-        name: name.clone(),
-    };
+    let deed = Deed::with::<K::Object>("update", namespace, name);
     portal.access.require(&call.caller, deed).await?;
     let path = format!("{}/{name}", collection::<K>(namespace));
     for attempt in 1.. {

@@ -155,9 +155,12 @@ mod tests {
 
     #[test]
     fn events_are_asked_about_and_filtered_as_what_they_are() {
+        use crate::access::Deed;
         use crate::feed::Item;
         use crate::read::Selection;
-        assert_eq!((Event::group(), Event::resource()), ("events.k8s.io".into(), "events".into()));
+        let deed = Deed::with::<<Event as Kind>::Object>("list", "", "");
+        let what = [deed.group.as_str(), &deed.version, &deed.resource];
+        assert_eq!(what, ["events.k8s.io", "v1", "events"]);
         let told = event(&json!({"metadata": {"name": "blue.17", "namespace": "slicewire-demo"},
             "type": "Warning", "regarding": {"name": "blue"}}));
         let item = Item::new(("slicewire-demo".into(), told.id.clone()), 1, told);

@@ -4,7 +4,10 @@ use std::future::Future;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use slicewire_api::{GROUP, SliceConfig};
+use slicewire_api::{
+    SliceConfig, WorkerGateway, WorkerPods, WorkerServiceExport, WorkerServiceImport, WorkerSlice,
+    WorkerTraffic,
+};
 use slicewire_core::name::{ClusterName, ProjectName, cluster_namespace};
 use slicewire_core::violation::Violation;
 use tonic::Code;
@@ -19,13 +22,16 @@ use crate::kinds::Slice;
 use crate::read::name_faults;
 
 /// What a topology shows of a cluster.
-const RUNNING: &[&str] = &["workerslices", "workergateways"];
+const RUNNING: &[Of] = &[Deed::with::<WorkerSlice>, Deed::with::<WorkerGateway>];
 /// What is shown of its services.
-const SERVICES: &[&str] = &["workerserviceexports", "workerserviceimports"];
+const SERVICES: &[Of] = &[Deed::with::<WorkerServiceExport>, Deed::with::<WorkerServiceImport>];
 /// What is shown of its pods.
-const PODS: &[&str] = &["workerpods"];
+const PODS: &[Of] = &[Deed::with::<WorkerPods>];
 /// What is shown of its traffic.
-const TRAFFIC: &[&str] = &["workertraffics"];
+const TRAFFIC: &[Of] = &[Deed::with::<WorkerTraffic>];
+
+/// Something to do with objects of some kind: the verb, the namespace and the object's name.
+type Of = fn(&'static str, &str, &str) -> Deed;
 
 /// A slice that is asked about.
 pub(super) struct Slot {
@@ -58,7 +64,7 @@ impl Slot {
 
     /// Refuses who may not look at the slice at all.
     pub(super) async fn may_get(&self, portal: &Portal, call: &Call) -> Outcome<()> {
-        let deed = deed("get", "sliceconfigs", &self.namespace, &self.name);
+        let deed = Deed::with::<SliceConfig>("get", &self.namespace, &self.name);
         portal.access.require(&call.caller, deed).await
     }
 
@@ -173,22 +179,16 @@ impl Slot {
         portal: &Portal,
         call: &Call,
         verb: &'static str,
-        resources: &[&str],
+        kinds: &[Of],
         namespace: String,
     ) -> Outcome<bool> {
         // Lists are of all objects of a namespace; what is got there has the slice's name.
         let name = if namespace.is_empty() || verb == "list" { "" } else { &self.name };
-        for resource in resources {
-            let deed = deed(verb, resource, &namespace, name);
-            if !portal.access.allows(&call.caller, &deed).await? {
+        for deed in kinds {
+            if !portal.access.allows(&call.caller, &deed(verb, &namespace, name)).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
-}
-
-fn deed(verb: &'static str, resource: &str, namespace: &str, name: &str) -> Deed {
-    let [group, resource, namespace, name] = [GROUP, resource, namespace, name].map(str::to_owned);
-    Deed { verb, group, resource, namespace, name }
 }
