@@ -5,6 +5,25 @@ use std::collections::BTreeMap;
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
+/// Longest value of a label, and longest name in a label's key, in bytes.
+pub const MAX_LABEL: usize = 63;
+
+/// Whether this can be a label's value, which may be empty.
+pub fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_label_text(text)
+}
+
+/// At most [`MAX_LABEL`] letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.
+pub(crate) fn is_label_text(text: &str) -> bool {
+    let inside = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let outside = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= MAX_LABEL
+        && bytes.iter().all(|b| inside(*b))
+        && outside(bytes.first())
+        && outside(bytes.last())
+}
+
 /// How a requirement compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operator {

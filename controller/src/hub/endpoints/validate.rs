@@ -7,13 +7,14 @@ use slicewire_api::{PodIdentity, PolicyEndpoint, WorkerEndpoints, WorkerSlice};
 use slicewire_core::member::{self, Fault, is_name, sentence};
 use slicewire_core::policy::Keys;
 use slicewire_core::policy::parts::PART;
+use slicewire_core::selector::is_label_value;
 
 use crate::hub::slice::observe::nets;
 
 /// Most addresses of a pod on a slice.
 const MAX_ADDRESSES: usize = 4;
-/// Longest label value, and longest name of a namespace, in bytes.
-const MAX_LABEL: usize = 63;
+/// Longest name of a namespace, in bytes.
+const MAX_NAMESPACE: usize = 63;
 /// Longest name of a pod, and of a service account, in bytes.
 const MAX_NAME: usize = 253;
 
@@ -46,7 +47,7 @@ fn checked(
     pools: &[ipnet::IpNet],
     keys: &Keys,
 ) -> Result<PolicyEndpoint, (String, Fault)> {
-    if !is_name(&said.namespace, MAX_LABEL) || !is_name(&said.pod, MAX_NAME) {
+    if !is_name(&said.namespace, MAX_NAMESPACE) || !is_name(&said.pod, MAX_NAME) {
         return Err((sentence(&format!("{}/{}", said.namespace, said.pod)), Fault::Malformed));
     }
     if said.addresses.len() > MAX_ADDRESSES {
@@ -81,9 +82,5 @@ fn checked(
 
 /// Labels whose values can be labels' values.
 fn plain(labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let can_be = |value: &str| {
-        let part = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        value.len() <= MAX_LABEL && value.bytes().all(part)
-    };
-    labels.into_iter().filter(|(_, value)| can_be(value)).collect()
+    labels.into_iter().filter(|(_, value)| is_label_value(value)).collect()
 }

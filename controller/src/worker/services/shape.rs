@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 use kube::ResourceExt;
 use slicewire_api::SliceNode;
-use slicewire_core::service::endpoints::{MAX_ENDPOINTS, is_zone};
+use slicewire_core::selector::is_label_value;
+use slicewire_core::service::endpoints::MAX_ENDPOINTS;
 use slicewire_core::service::spec::{RawExport, RawPort, RawService, protocol};
 use slicewire_core::service::{Endpoint, Protocol};
 
@@ -76,7 +77,11 @@ pub(super) fn endpoints(
                 addresses,
                 hostname: endpoint.hostname.clone(),
                 node: Some(node),
-                zone: endpoint.zone.as_deref().filter(|z| is_zone(z)).map(Into::into),
+                zone: endpoint
+                    .zone
+                    .as_deref()
+                    .filter(|z| !z.is_empty() && is_label_value(z))
+                    .map(Into::into),
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
                 terminating: conditions.terminating.unwrap_or(false),

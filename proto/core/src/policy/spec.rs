@@ -1,6 +1,6 @@
 //! Policies as users write them → [`model`](super::model), or every fault.
 
-pub(crate) mod check;
+mod check;
 mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};

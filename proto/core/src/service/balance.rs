@@ -113,7 +113,7 @@ pub fn balance(
     endpoints: &BTreeMap<ClusterName, Vec<Endpoint>>,
     here: Here<'_>,
 ) -> Balance {
-    let near = |cluster: &ClusterName, endpoint: &Endpoint| {
+    let allowed = |cluster: &ClusterName, endpoint: &Endpoint| {
         import.internal_traffic == InternalTraffic::Cluster
             || (cluster == here.cluster && endpoint.node.as_deref() == Some(here.node))
     };
@@ -125,22 +125,22 @@ pub fn balance(
         let mut clusters = Vec::new();
         for (name, all) in endpoints.iter().filter(|(name, _)| import.clusters.contains(*name)) {
             let weight = here.weight(name);
-            let near: Vec<&Endpoint> = all.iter().filter(|e| near(name, e)).collect();
-            let places = near.iter().copied().filter(|e| wanted(name, e));
+            let allowed: Vec<&Endpoint> = all.iter().filter(|e| allowed(name, e)).collect();
+            let places = allowed.iter().copied().filter(|e| wanted(name, e));
             let places: BTreeSet<_> = places.filter_map(|e| place(e, port, family)).collect();
             if weight > 0 && !places.is_empty() {
-                let all = near.iter().filter(|e| !e.terminating).count().max(places.len());
+                let all = allowed.iter().filter(|e| !e.terminating).count().max(places.len());
                 clusters.push(Cluster { own: name == here.cluster, weight, places, all });
             }
         }
         clusters
     };
-    let rings = || {
-        let near = rings(import.distribution.as_deref()).iter().copied();
-        near.map(Some).chain([None])
+    let nearest_first = || {
+        let preferred = rings(import.distribution.as_deref()).iter().copied();
+        preferred.map(Some).chain([None])
     };
-    let ready = rings().map(|ring| candidates(|e| e.ready, ring));
-    let draining = rings().map(|ring| candidates(|e| e.serving && e.terminating, ring));
+    let ready = nearest_first().map(|ring| candidates(|e| e.ready, ring));
+    let draining = nearest_first().map(|ring| candidates(|e| e.serving && e.terminating, ring));
     let clusters = ready.chain(draining).find(|all| !all.is_empty()).unwrap_or_default();
     let sticky = match import.affinity {
         Affinity::None => None,

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 
 use super::model::{Endpoint, Protocol};
 use super::spec::{is_label, protocol};
-use crate::policy::spec::check::is_label_text;
 use crate::prefix::Family;
+use crate::selector::is_label_value;
 use crate::violation::Violation;
 
 /// Most endpoints of a service in one cluster.
@@ -80,11 +80,6 @@ pub fn parse(raw: &[RawEndpoint], pools: &[IpNet]) -> (Vec<Endpoint>, Vec<Violat
     (endpoints, faults)
 }
 
-/// Whether this can be the name of a zone: a label's value.
-pub fn is_zone(text: &str) -> bool {
-    text.len() <= MAX_ZONE && is_label_text(text)
-}
-
 /// The one of equal texts that was there first.
 fn shared(all: &mut BTreeSet<Arc<str>>, text: Arc<str>) -> Arc<str> {
     if let Some(same) = all.get(&text) {
@@ -131,7 +126,7 @@ fn endpoint(
     if raw.node.len() > MAX_NODE {
         return fault("nodeName", "", "NodeName", "is longer than the 253 bytes of a node's name");
     }
-    if !raw.zone.is_empty() && !is_zone(&raw.zone) {
+    if !is_label_value(&raw.zone) {
         let help = "must be a label's value: at most 63 letters, digits, '-', '_' and '.'";
         return fault("zone", &raw.zone, "Zone", help);
     }
@@ -164,8 +159,6 @@ fn endpoint(
 
 /// Most bytes of a node's name: an RFC 1123 subdomain.
 const MAX_NODE: usize = 253;
-/// Most bytes of a zone's name: a label's value.
-const MAX_ZONE: usize = 63;
 
 #[cfg(test)]
 mod tests {

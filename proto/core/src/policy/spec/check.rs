@@ -3,22 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::name::{ClusterName, check, check_label};
+use crate::selector::{MAX_LABEL, is_label_text, is_label_value};
 use crate::violation::Violation;
 
-/// Longest name part of a label's key, and longest value, in bytes.
-const MAX_LABEL: usize = 63;
 /// Longest DNS name: the prefix of a label's key, a service account's name.
 const MAX_DNS: usize = 253;
 /// Longest name of a port (RFC 6335, section 5.1).
 const MAX_PORT_NAME: usize = 15;
-
-/// Letters and digits at both ends; between them also `-`, `_` and `.`.
-pub(crate) fn is_label_text(text: &str) -> bool {
-    let inside = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    let outside = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    bytes.iter().all(|b| inside(*b)) && outside(bytes.first()) && outside(bytes.last())
-}
 
 fn is_dns_name(text: &str) -> bool {
     let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -37,7 +28,7 @@ pub(super) fn label_key(field: &str, key: &str, faults: &mut Vec<Violation>) {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    if name.is_empty() || name.len() > MAX_LABEL || !is_label_text(name) {
+    if !is_label_text(name) {
         faults.push(Violation::new(
             field,
             key,
@@ -53,7 +44,7 @@ pub(super) fn label_key(field: &str, key: &str, faults: &mut Vec<Violation>) {
 
 /// A label's value; it may be empty.
 pub(super) fn label_value(field: &str, value: &str, faults: &mut Vec<Violation>) {
-    if value.len() > MAX_LABEL || !(value.is_empty() || is_label_text(value)) {
+    if !is_label_value(value) {
         faults.push(Violation::new(
             field,
             value,
