@@ -9,6 +9,7 @@ mod guests;
 mod hostile;
 mod long;
 mod offloads;
+mod renewal;
 mod scenarios;
 mod standalone;
 
