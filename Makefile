@@ -162,8 +162,9 @@ bench-policy-reach: bench-clusters ## From a policy on the hub to packets droppe
 	$(BENCH) bench-policy-reach
 
 .PHONY: bench-services
-bench-services: prerequisites ## Virtual addresses: loading, changes, and what packets pay
-	$(CARGO) run --release --quiet --package slicewire-tests --bin bench-services
+bench-services: bench-clusters ## Virtual addresses: loading, changes, what packets pay; from an export to its use
+	@failed=; for program in bench-services bench-service-reach; do $(BENCH) $$program || failed=1; done; \
+	[ -z "$$failed" ]
 
 .PHONY: bench-dns
 bench-dns: prerequisites ## The DNS server of a node against CoreDNS
