@@ -151,7 +151,8 @@ fn table(services: &[SliceService]) -> String {
 
 fn ready(part: &ServiceCluster) -> String {
     let ready = part.endpoints.iter().filter(|e| e.ready).count();
-    format!("{} {ready}/{}", part.cluster, part.endpoints.len())
+    let weight = part.weight.map(|weight| format!(" (weight {weight})")).unwrap_or_default();
+    format!("{} {ready}/{}{weight}", part.cluster, part.endpoints.len())
 }
 
 /// Prints what a name means to a pod, and why. Exit status 2: nothing.
@@ -289,7 +290,9 @@ fn endpoints(
 ) -> Vec<String> {
     let mut lines = Vec::new();
     for (cluster, all) in &service.endpoints {
-        let but = clusters.get(cluster).copied();
+        let emptied = service.import.weights.get(cluster) == Some(&0);
+        let emptied = emptied.then_some("; its export has weight 0");
+        let but = clusters.get(cluster).copied().or(emptied);
         for endpoint in all {
             let far = used.is_some_and(|used| endpoint.addresses.iter().all(|a| !used.contains(a)));
             let far = (endpoint.ready && far)
@@ -347,7 +350,11 @@ mod tests {
                 ports: vec![ServicePort { protocol: "TCP".into(), port: 80, ..Default::default() }],
                 ..ServiceShape::default()
             },
-            clusters: vec![ServiceCluster { cluster: "west".into(), endpoints: vec![endpoint] }],
+            clusters: vec![ServiceCluster {
+                cluster: "west".into(),
+                endpoints: vec![endpoint],
+                weight: None,
+            }],
         };
         let spec_of = SliceServiceSpec { slice: "blue".into(), service };
         Known {
@@ -387,6 +394,12 @@ mod tests {
         known.slices.get_mut("blue").unwrap().spec.services.clusters = vec![weight];
         let (text, _) = explain(&known, name, &pod("blue"), HERE);
         assert!(text.contains("west-1, ready; its cluster has weight 0"), "{text}");
+        known.slices.get_mut("blue").unwrap().spec.services.clusters.clear();
+        known.services[0].spec.service.clusters[0].weight = Some(0);
+        let (text, _) = explain(&known, name, &pod("blue"), HERE);
+        assert!(text.contains("west-1, ready; its export has weight 0"), "{text}");
+        let text = table(&known.services);
+        assert!(text.contains("west 1/1 (weight 0)"), "{text}");
     }
 
     #[test]

@@ -39,6 +39,7 @@ const STORIES: &[Story] = &[
     Story { name: "policy", tell: policy::policy },
     Story { name: "services", tell: services::services },
     Story { name: "services-cut-off", tell: services::cut_off },
+    Story { name: "services-weights", tell: services::weights },
     Story { name: "node-local-dns", tell: node_local::node_local },
     Story { name: "export-refusals", tell: services::export_refusals },
     Story { name: "policy-preview", tell: policy::preview },

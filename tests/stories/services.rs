@@ -179,12 +179,71 @@ pub(crate) fn cut_off(world: &mut World) -> Result<String> {
     empty(Value::Null)?;
     emptied?;
     World::wait("west takes part again", 20, || answers("both"))?;
+    weigh(world, "west", "mesh", "=0")?;
+    World::wait("west's export counts 0", 20, || answers("east"))?;
+    weigh(world, "west", "mesh", "-")?;
+    World::wait("west's export counts again", 20, || answers("both"))?;
     for cluster in WORKERS {
         world.k(cluster, "-n shop delete serviceexport,service,pod mesh --now")?;
     }
     Ok(format!(
-        "cut off: in no answer after {gone:.1} s; not any more: back after {back:.1} s; with weight 0 in none"
+        "cut off: in no answer after {gone:.1} s; not any more: back after {back:.1} s; with weight 0, \
+         the slice's or the export's, in none"
     ))
+}
+
+/// An export says how much its cluster's endpoints count: connections follow, and what is no weight is
+/// refused in its conditions.
+pub(crate) fn weights(world: &mut World) -> Result<String> {
+    for cluster in WORKERS {
+        world.pod(cluster, "shop", "heavy", None)?;
+        world.k(cluster, "-n shop label pod heavy tier=heavy")?;
+        let line = format!("echo {cluster} >/tmp/where; httpd -p 9090 -h /tmp");
+        world.sh(cluster, "shop", "heavy", &line)?;
+        world
+            .apply(cluster, &service("heavy", r#""ports": [{"port": 80, "targetPort": 9090}]"#))?;
+        world.apply(cluster, &EXPORT.replace("\"api\"", "\"heavy\""))?;
+    }
+    // The client is in the east, whose endpoint gets everything as long as it counts at all.
+    answered(world, "east")?;
+    let begun = Instant::now();
+    weigh(world, "east", "heavy", "=0")?;
+    answered(world, "west")?;
+    let led = begun.elapsed().as_secs_f64();
+    let said = world.slicectl(&["services", "--kubeconfig", &world.kubeconfig("east")])?;
+    ensure!(said.contains("east 1/1 (weight 0)"), "{said}");
+    weigh(world, "west", "heavy", "=1001")?;
+    conditions(world, "heavy", "Valid", "False", "WeightRange")?;
+    weigh(world, "west", "heavy", "-")?;
+    conditions(world, "heavy", "Valid", "True", "Valid")?;
+    answered(world, "west")?;
+    weigh(world, "east", "heavy", "-")?;
+    answered(world, "east")?;
+    for cluster in WORKERS {
+        world.k(cluster, "-n shop delete serviceexport,service,pod heavy --now")?;
+    }
+    Ok(format!(
+        "clients were led elsewhere {led:.1} s after kubectl began to give their cluster weight 0"
+    ))
+}
+
+/// Changes what an export says of its weight, as `=5` or, to take it away, `-`.
+fn weigh(world: &World, cluster: &str, export: &str, weight: &str) -> Result<()> {
+    let line =
+        format!("-n shop annotate --overwrite serviceexport {export} slicewire.dev/weight{weight}");
+    world.k(cluster, &line).map(drop)
+}
+
+/// Waits until one cluster alone answers.
+fn answered(world: &World, by: &str) -> Result<()> {
+    let (cluster, namespace, pod) = CLIENT;
+    let line = "for i in 1 2 3 4 5 6 7 8 9 10; do \
+                curl -s -m 1 http://heavy.shop.svc.clusterset.local/where || echo nobody; \
+                done | sort -u";
+    World::wait(&format!("{by} alone answers"), 20, || {
+        let said = world.sh(cluster, namespace, pod, line)?;
+        if said.trim() == by { Ok(()) } else { not_yet(said) }
+    })
 }
 
 /// What is wrong with an export is said in it.

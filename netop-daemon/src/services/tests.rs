@@ -84,6 +84,24 @@ async fn a_cluster_with_weight_0_gets_no_connections() {
 }
 
 #[tokio::test]
+async fn an_exports_weight_of_0_is_followed_and_taken_back() {
+    let mut bed = Bed::new("10.77.16.5").await;
+    let west = ClusterName::parse("west").unwrap();
+    let mut weigh = async |weights: &[u16]| {
+        let mut planned = bed.world.services["blue.shop.web"].planned.clone();
+        planned.import.weights = weights.iter().map(|weight| (west.clone(), *weight)).collect();
+        let entry = ServiceEntry { slice: "blue".into(), planned };
+        bed.world.services.insert("blue.shop.web".into(), Arc::new(entry));
+        bed.sync().await.unwrap();
+        bed.leads()
+    };
+    assert_eq!(weigh(&[0]).await, Some(vec![]));
+    for weights in [&[7][..], &[]] {
+        assert_eq!(weigh(weights).await, Some(vec!["10.77.16.5".to_owned()]));
+    }
+}
+
+#[tokio::test]
 async fn who_prefers_a_zone_follows_the_nodes_label() {
     let mut bed = Bed::new("10.77.16.5").await;
     let mut planned = bed.world.services["blue.shop.web"].planned.clone();

@@ -105,6 +105,13 @@ pub struct ReportedService {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub endpoints: Vec<ServiceEndpoint>,
+    /// How much each of them counts against those of other clusters, 0 to 1,000: what the
+    /// ServiceExport's annotation `slicewire.dev/weight` says. With 0 they get no new connection, from
+    /// clients of their own cluster neither. Left out: what the slice's `spec.services` says of the
+    /// cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub weight: Option<i32>,
 }
 
 /// How a service is reached, without its addresses.
@@ -255,6 +262,12 @@ pub struct ServiceCluster {
     /// The pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<ServiceEndpoint>,
+    /// How much each of them counts against those of other clusters, 0 to 1,000, where the cluster's
+    /// export says it. With 0 they get no new connection. A cluster to which the slice gives 0 gets
+    /// none, whatever is said here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub weight: Option<i32>,
 }
 
 /// A service of a slice in this cluster: the hub's word, kept here so that losing the hub stops

@@ -111,6 +111,7 @@ fn in_cluster(
         conflicts: answer.iter().flat_map(|a| &a.conflicts).map(conflict).collect(),
         ready_endpoints: count(said.endpoints.iter().filter(|e| e.ready).count()),
         endpoints: count(said.endpoints.len()),
+        weight: said.weight,
     }
 }
 

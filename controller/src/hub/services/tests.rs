@@ -52,6 +52,7 @@ fn web(address: &str, created: i64) -> ReportedService {
             serving: true,
             ..ServiceEndpoint::default()
         }],
+        weight: None,
     }
 }
 
@@ -147,6 +148,24 @@ fn the_oldest_wins_and_all_who_export_are_told_what_they_disagree_about() {
         assert_eq!(conflicts[0].reason, "TypeConflict", "{namespace}");
         assert_eq!(conflicts[0].clusters, ["east"]);
     }
+}
+
+#[test]
+fn every_cluster_is_told_the_weights_that_clusters_give_their_endpoints() {
+    let mut fake = world();
+    say(&mut fake, WEST, 0, Some(ReportedService { weight: Some(0), ..web("10.77.16.5", 7) }));
+    say(&mut fake, EAST, 0, Some(web("10.77.0.9", 9)));
+    for namespace in [EAST, WEST] {
+        let parts = told(&fake, namespace).unwrap().spec.service.clusters.clone();
+        let weights: Vec<_> = parts.iter().map(|p| (p.cluster.as_str(), p.weight)).collect();
+        assert_eq!(weights, [("east", None), ("west", Some(0))]);
+        assert_eq!(answer(&fake, namespace, 0).conflicts, []);
+    }
+    // A member may write what no API server should have taken.
+    say(&mut fake, WEST, 0, Some(ReportedService { weight: Some(-1), ..web("10.77.16.5", 7) }));
+    let said = answer(&fake, WEST, 0);
+    assert!(!said.accepted && said.message.contains("slicewire.dev/weight"), "{said:?}");
+    assert_eq!(told(&fake, WEST).unwrap().spec.service.clusters.len(), 1);
 }
 
 #[test]

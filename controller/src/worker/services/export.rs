@@ -109,6 +109,7 @@ fn told(
         created: export.created,
         shape: ServiceShape::of_export(export),
         endpoints: endpoints.iter().map(ServiceEndpoint::of).collect(),
+        weight: export.weight.map(i32::from),
     })
 }
 

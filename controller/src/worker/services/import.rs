@@ -186,6 +186,7 @@ mod tests {
             clusters: vec![ServiceCluster {
                 cluster: "west".into(),
                 endpoints: (0..150).map(endpoint).collect(),
+                weight: None,
             }],
         };
         let spec_told =

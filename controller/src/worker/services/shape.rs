@@ -18,6 +18,9 @@ use super::standard::ServiceExport;
 /// On a Service, as a label or an annotation: `"true"` gives it a slice address and name.
 pub(super) const EXPOSE: &str = "slicewire.dev/expose";
 
+/// On a ServiceExport, as an annotation: how much each endpoint of this cluster counts.
+const WEIGHT: &str = "slicewire.dev/weight";
+
 /// Whether a Service is to be reached on its slices in this cluster.
 pub(super) fn exposed(service: &Service) -> bool {
     let says = |map: &BTreeMap<String, String>| map.get(EXPOSE).is_some_and(|v| v == "true");
@@ -33,6 +36,7 @@ pub(super) fn raw(export: Option<&ServiceExport>, service: Option<&Service>) -> 
         service: service.map(raw_service),
         labels: export.map(|e| e.spec.exported_labels.clone()).unwrap_or_default(),
         annotations: export.map(|e| e.spec.exported_annotations.clone()).unwrap_or_default(),
+        weight: export.and_then(|e| e.annotations().get(WEIGHT).cloned()),
     }
 }
 

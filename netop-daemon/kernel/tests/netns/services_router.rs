@@ -169,6 +169,7 @@ fn near(distribution: Option<&str>, places: [(&str, &str, bool); 2]) -> Translat
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         clusters: BTreeSet::from([cluster.clone()]),
+        weights: BTreeMap::new(),
     };
     let (reach, spread) = (BTreeMap::new(), Spread::LocalFirst);
     let here = Here { cluster: &cluster, node: "n0", zone: Some("z0"), reach: &reach, spread };

@@ -45,6 +45,7 @@ pub(in crate::services) fn service(headless: bool, address: &str) -> Arc<Service
                 ready: true,
                 ..ServiceEndpoint::default()
             }],
+            weight: None,
         }],
     };
     let planned = plan_from(&plan, &["0.0.0.0/0".parse().unwrap()]).unwrap();

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use slicewire_core::name::ClusterName;
 use slicewire_core::service::balance::Spread;
+use slicewire_core::service::spec::MAX_WEIGHT;
 use slicewire_core::violation::Violation;
 
 /// How connections to the slice's services are spread over clusters.
@@ -42,13 +43,12 @@ pub struct ClusterWeight {
     #[schemars(length(min = 1, max = 30))]
     pub name: String,
     /// How much each of its endpoints counts against those of other clusters. With 0 it gets no new
-    /// connection, from its own clients neither: so a cluster is emptied before work on it.
+    /// connection, from its own clients neither: so a cluster is emptied before work on it. A
+    /// ServiceExport in the cluster says another number for its Service with the annotation
+    /// `slicewire.dev/weight`, unless this one is 0.
     #[schemars(range(min = 0, max = 1000))]
     pub weight: i32,
 }
-
-/// Most that a cluster may count.
-const MOST: i32 = 1000;
 
 impl SliceServices {
     /// Whether nothing is said.
@@ -75,7 +75,7 @@ impl SliceServices {
                     if let Some(weight) = weight(entry.weight) {
                         weights.insert(name, weight);
                     } else {
-                        let (value, what) = (entry.weight, format!("must be 0 to {MOST}"));
+                        let (value, what) = (entry.weight, format!("must be 0 to {MAX_WEIGHT}"));
                         let field = format!("{field}.weight");
                         faults.push(Violation::new(field, value.to_string(), "WeightRange", what));
                     }
@@ -92,7 +92,7 @@ impl SliceServices {
 }
 
 fn weight(number: i32) -> Option<u16> {
-    u16::try_from(number).ok().filter(|_| number <= MOST)
+    u16::try_from(number).ok().filter(|number| *number <= MAX_WEIGHT)
 }
 
 impl From<ServiceSpread> for Spread {

@@ -8,7 +8,7 @@ use slicewire_core::name::ClusterName;
 use slicewire_core::prefix::Family;
 use slicewire_core::service::endpoints::{self, RawEndpoint};
 use slicewire_core::service::merge::Conflict;
-use slicewire_core::service::spec::{self, RawExport, RawPort, RawService};
+use slicewire_core::service::spec::{self, MAX_WEIGHT, RawExport, RawPort, RawService};
 use slicewire_core::service::{
     Affinity, Endpoint, Export, Import, InternalTraffic, Kind, Port, ServiceName,
 };
@@ -66,10 +66,11 @@ impl ServiceShape {
             families: import.families.clone(),
             labels: import.labels.clone(),
             annotations: import.annotations.clone(),
+            weight: None,
         })
     }
 
-    fn raw(&self, created: i64) -> RawExport {
+    fn raw(&self, created: i64, weight: Option<i32>) -> RawExport {
         let port = |p: &ServicePort| RawPort {
             name: p.name.clone(),
             protocol: p.protocol.clone(),
@@ -92,6 +93,7 @@ impl ServiceShape {
             service: Some(service),
             labels: self.labels.clone(),
             annotations: self.annotations.clone(),
+            weight: weight.map(|weight| weight.to_string()),
         }
     }
 }
@@ -102,7 +104,7 @@ impl ReportedService {
     /// # Errors
     /// Every fault.
     pub fn export(&self) -> Result<Export, Vec<Violation>> {
-        spec::parse(&self.shape.raw(self.created))
+        spec::parse(&self.shape.raw(self.created, self.weight))
     }
 
     /// The pods behind it that can be believed, of a cluster that holds `pools`, and why others
@@ -148,6 +150,7 @@ pub fn plan_into(planned: &PlannedService) -> ServicePlan {
     let cluster = |(name, endpoints): (&ClusterName, &Vec<Endpoint>)| ServiceCluster {
         cluster: name.to_string(),
         endpoints: endpoints.iter().map(ServiceEndpoint::of).collect(),
+        weight: planned.import.weights.get(name).copied().map(i32::from),
     };
     ServicePlan {
         namespace: planned.name.namespace.clone(),
@@ -164,11 +167,16 @@ pub fn plan_into(planned: &PlannedService) -> ServicePlan {
 /// # Errors
 /// Every fault of the service itself. Endpoints that cannot be are left out.
 pub fn plan_from(plan: &ServicePlan, prefixes: &[IpNet]) -> Result<PlannedService, Vec<Violation>> {
-    let export = spec::parse(&plan.shape.raw(0))?;
-    let mut endpoints = BTreeMap::new();
+    let export = spec::parse(&plan.shape.raw(0, None))?;
+    let (mut endpoints, mut weights) = (BTreeMap::new(), BTreeMap::new());
     for part in &plan.clusters {
         let Ok(cluster) = ClusterName::parse(&part.cluster) else { continue };
         let raw: Vec<RawEndpoint> = part.endpoints.iter().map(raw_endpoint).collect();
+        if let Some(weight) = part.weight {
+            // No API server takes another one.
+            let weight = u16::try_from(weight.max(0)).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT);
+            weights.insert(cluster.clone(), weight);
+        }
         endpoints.insert(cluster, endpoints::parse(&raw, prefixes).0);
     }
     let inside = |a: &IpAddr| prefixes.iter().any(|p| p.contains(a));
@@ -187,6 +195,7 @@ pub fn plan_from(plan: &ServicePlan, prefixes: &[IpNet]) -> Result<PlannedServic
             labels: export.labels,
             annotations: export.annotations,
             clusters: endpoints.keys().cloned().collect(),
+            weights,
         },
         endpoints,
     })
@@ -271,6 +280,7 @@ mod tests {
                 serving: true,
                 terminating: false,
             }],
+            weight: Some(40),
         }
     }
 
@@ -279,6 +289,7 @@ mod tests {
         let (said, pools) = (reported(), ["10.77.0.0/16".parse().unwrap()]);
         let export = said.export().unwrap();
         assert_eq!((export.created, export.affinity), (7, Affinity::ClientIp { timeout: 60 }));
+        assert_eq!(export.weight, Some(40));
         assert_eq!(ServiceShape::of_export(&export), said.shape);
         let (endpoints, faults) = said.believed(&pools);
         assert_eq!(faults, []);
@@ -289,7 +300,11 @@ mod tests {
             exported: true,
             ips: vec!["10.77.240.9".into()],
             shape: said.shape,
-            clusters: vec![ServiceCluster { cluster: "west".into(), endpoints: said.endpoints }],
+            clusters: vec![ServiceCluster {
+                cluster: "west".into(),
+                endpoints: said.endpoints,
+                weight: said.weight,
+            }],
         };
         assert_eq!(plan_into(&plan_from(&plan, &pools).unwrap()), plan);
     }

@@ -56,7 +56,7 @@ impl Service {
         let mut hosts = Vec::new();
         let listed = endpoints.iter().filter(|_| import.kind == Kind::Headless);
         for (cluster, all) in listed.filter(|(cluster, _)| import.clusters.contains(*cluster)) {
-            let weight = here.weight(cluster);
+            let weight = here.weight(import, cluster);
             for endpoint in all.iter().filter(|e| e.ready && weight > 0) {
                 let Some(name) = endpoint.host().filter(|name| is_label(name)) else { continue };
                 hosts.push(Host {

@@ -58,10 +58,14 @@ pub struct Here<'a> {
 }
 
 impl Here<'_> {
-    /// How much an endpoint of a cluster counts; 0 where nobody is to be sent.
-    pub fn weight(&self, cluster: &ClusterName) -> u16 {
+    /// How much a service's endpoints of a cluster count; 0 where nobody is to be sent. What the
+    /// cluster's export says holds, unless the slice empties the cluster.
+    pub fn weight(&self, import: &Import, cluster: &ClusterName) -> u16 {
         let reach = self.reach.get(cluster).copied().unwrap_or_default();
-        if reach.up || cluster == self.cluster { reach.weight } else { 0 }
+        if reach.weight == 0 || !(reach.up || cluster == self.cluster) {
+            return 0;
+        }
+        import.weights.get(cluster).copied().unwrap_or(reach.weight)
     }
 }
 
@@ -124,7 +128,7 @@ pub fn balance(
         };
         let mut clusters = Vec::new();
         for (name, all) in endpoints.iter().filter(|(name, _)| import.clusters.contains(*name)) {
-            let weight = here.weight(name);
+            let weight = here.weight(import, name);
             let allowed: Vec<&Endpoint> = all.iter().filter(|e| allowed(name, e)).collect();
             let places = allowed.iter().copied().filter(|e| wanted(name, e));
             let places: BTreeSet<_> = places.filter_map(|e| place(e, port, family)).collect();

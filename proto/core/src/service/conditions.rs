@@ -80,7 +80,20 @@ fn judgement(kind: &'static str, status: Status, reason: &str, message: &str) ->
 
 fn valid(export: Result<&Export, &[Violation]>) -> Judgement {
     match export {
-        Ok(_) => judgement("Valid", Status::True, "Valid", "the Service can be exported"),
+        Ok(Export { weight: None, .. }) => {
+            judgement("Valid", Status::True, "Valid", "the Service can be exported")
+        }
+        Ok(Export { weight: Some(0), .. }) => {
+            let message = "the Service can be exported; with weight 0 its endpoints of this cluster get \
+                           no new connections";
+            judgement("Valid", Status::True, "Valid", message)
+        }
+        Ok(Export { weight: Some(weight), .. }) => {
+            let message = format!(
+                "the Service can be exported; each of its endpoints of this cluster counts {weight}"
+            );
+            judgement("Valid", Status::True, "Valid", &message)
+        }
         Err(faults) => {
             let reason = faults.first().map_or("Invalid", |f| f.reason);
             judgement("Valid", Status::False, reason, &summary(faults))

@@ -106,6 +106,8 @@ pub fn merge(exports: &BTreeMap<ClusterName, Export>) -> Option<Merged> {
         labels: first.labels.clone(),
         annotations: first.annotations.clone(),
         clusters: exports.keys().cloned().collect(),
+        // Each speaks for its own endpoints: nothing to disagree about.
+        weights: exports.iter().filter_map(|(c, e)| Some((c.clone(), e.weight?))).collect(),
     };
     let conflicts = Comparison { oldest, first, others: by_age.get(1..).unwrap_or_default() };
     Some(Merged { import, conflicts: conflicts.all() })

@@ -145,6 +145,9 @@ pub struct Export {
     pub labels: BTreeMap<String, String>,
     /// `exportedAnnotations`.
     pub annotations: BTreeMap<String, String>,
+    /// How much each of the cluster's endpoints counts, where the export says it, instead of what the
+    /// slice says of the cluster; 0 sends nobody there.
+    pub weight: Option<u16>,
 }
 
 /// A service as every cluster of the slice imports it.
@@ -168,6 +171,8 @@ pub struct Import {
     pub annotations: BTreeMap<String, String>,
     /// Who exports it.
     pub clusters: BTreeSet<ClusterName>,
+    /// How much an endpoint counts, of clusters whose export says it.
+    pub weights: BTreeMap<ClusterName, u16>,
 }
 
 /// The numbers of a service's ports on a pod, by protocol and the port's name. Nearly all pods of a

@@ -8,10 +8,14 @@ use crate::violation::Violation;
 
 /// Most ports of an exported Service.
 pub const MAX_PORTS: usize = 100;
+/// Where an export says how much each of its cluster's endpoints counts.
+const WEIGHT_FIELD: &str = "metadata.annotations[slicewire.dev/weight]";
 /// Most exported labels, and most exported annotations.
 pub const MAX_METADATA: usize = 64;
 /// Most bytes of a label's or annotation's key and value together.
 pub const MAX_METADATA_BYTES: usize = 4096;
+/// Most that an endpoint may count.
+pub const MAX_WEIGHT: u16 = 1000;
 /// Session affinity ends after so many seconds unless the Service says otherwise, as in Kubernetes.
 pub const DEFAULT_AFFINITY_TIMEOUT: u32 = 10_800;
 /// Most seconds of session affinity, as in Kubernetes.
@@ -28,6 +32,8 @@ pub struct RawExport {
     pub labels: BTreeMap<String, String>,
     /// `spec.exportedAnnotations`.
     pub annotations: BTreeMap<String, String>,
+    /// The annotation `slicewire.dev/weight` of the ServiceExport.
+    pub weight: Option<String>,
 }
 
 /// A Service's spec as it was written. Empty strings are Kubernetes' defaults.
@@ -64,7 +70,8 @@ pub struct RawPort {
     pub app_protocol: Option<String>,
 }
 
-/// Checks an export. Fields are those of the Service, save for the exported labels and annotations.
+/// Checks an export. Fields are those of the Service, save for the exported labels and annotations and
+/// the weight.
 ///
 /// # Errors
 /// Every fault; `NoService` and `InvalidServiceType` are the standard's words.
@@ -72,6 +79,7 @@ pub fn parse(raw: &RawExport) -> Result<Export, Vec<Violation>> {
     let mut faults = Vec::new();
     metadata("spec.exportedLabels", &raw.labels, &mut faults);
     metadata("spec.exportedAnnotations", &raw.annotations, &mut faults);
+    let weight = weight(raw.weight.as_deref(), &mut faults);
     let Some(service) = &raw.service else {
         let help = "there is no Service of this name in this namespace; create it, or delete the ServiceExport";
         faults.insert(0, Violation::new("metadata.name", "", "NoService", help));
@@ -88,6 +96,7 @@ pub fn parse(raw: &RawExport) -> Result<Export, Vec<Violation>> {
         families: families(service, &mut faults),
         labels: raw.labels.clone(),
         annotations: raw.annotations.clone(),
+        weight,
     };
     if export.distribution.as_ref().is_some_and(|d| d.len() > 63) {
         let value = export.distribution.clone().unwrap_or_default();
@@ -95,6 +104,22 @@ pub fn parse(raw: &RawExport) -> Result<Export, Vec<Violation>> {
         faults.push(Violation::new("spec.trafficDistribution", value, "TrafficDistribution", help));
     }
     if faults.is_empty() { Ok(export) } else { Err(faults) }
+}
+
+/// Digits and nothing else: no sign, no spaces, no per cent.
+fn weight(text: Option<&str>, faults: &mut Vec<Violation>) -> Option<u16> {
+    let text = text?;
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| digits && *number <= MAX_WEIGHT);
+    if number.is_none() {
+        // Annotations may be as long as an object.
+        let told: String = text.chars().take(64).collect();
+        let help = format!(
+            "must be a whole number from 0 to {MAX_WEIGHT}; mend the annotation of the ServiceExport, or take it away"
+        );
+        faults.push(Violation::new(WEIGHT_FIELD, told, "WeightRange", help));
+    }
+    number
 }
 
 fn kind(service: &RawService, faults: &mut Vec<Violation>) -> Kind {

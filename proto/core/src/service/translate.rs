@@ -170,6 +170,7 @@ mod tests {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             clusters: BTreeSet::from([west()]),
+            weights: BTreeMap::new(),
         }
     }
 

@@ -79,6 +79,7 @@ fn told(number: Number, endpoints: u32, cluster: &ClusterName) -> Told {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         clusters: BTreeSet::from([cluster.clone()]),
+        weights: BTreeMap::new(),
     };
     let all = (0..endpoints).map(endpoint).collect();
     Told {

@@ -71,6 +71,7 @@ impl World {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             clusters: BTreeSet::from([self.cluster.clone()]),
+            weights: BTreeMap::new(),
         };
         let ready = |address| Endpoint {
             addresses: vec![address],

@@ -40,6 +40,11 @@ fn endpoint(name: Option<&str>, address: &str, ready: bool) -> Endpoint {
 /// A database with `db-0` in both clusters, and one pod without a name of its own in `west`; `north`
 /// cannot be reached.
 fn headless() -> Service {
+    weighing(BTreeMap::new())
+}
+
+/// The same with what exports say of weights.
+fn weighing(weights: BTreeMap<ClusterName, u16>) -> Service {
     let cluster = |name: &str| ClusterName::parse(name).unwrap();
     let import = Import {
         kind: How::Headless,
@@ -51,6 +56,7 @@ fn headless() -> Service {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         clusters: ["east", "north", "west"].map(cluster).into(),
+        weights,
     };
     let endpoints = BTreeMap::from([
         (
@@ -304,6 +310,29 @@ fn an_address_of_several_slices_has_a_name_in_each() {
     // Nothing is known of this one, and the narrower zone says so.
     let got = ask(&view, "8.240.77.10.in-addr.arpa", Kind::Ptr, Asker::default());
     assert_eq!(short(&got), "nothing in SOA 240.77.10.in-addr.arpa");
+}
+
+#[test]
+fn an_exports_weight_is_in_srv_records_and_with_0_its_pods_have_no_names() {
+    let servers = |weights: &[(&str, u16)]| {
+        let weights = weights.iter().map(|(c, weight)| (ClusterName::parse(c).unwrap(), *weight));
+        let mut view = view();
+        let name = ServiceName::new("shop", "db");
+        view.set(&slice("blue"), &name, Some(weighing(weights.collect())));
+        let name = "_db._tcp.db.shop.svc.clusterset.local";
+        let records = ask(&view, name, Kind::Srv, Asker::default()).records;
+        let weight = |record: Record| match record.data {
+            Data::Srv { weight, target, .. } => {
+                (weight, target.split('.').nth(1)?.to_owned()).into()
+            }
+            _ => None,
+        };
+        records.into_iter().filter_map(weight).collect::<std::collections::BTreeSet<_>>()
+    };
+    let told = |all: &[(u16, &str)]| all.iter().map(|(w, c)| (*w, (*c).to_owned())).collect();
+    assert_eq!(servers(&[]), told(&[(100, "east"), (100, "west")]));
+    assert_eq!(servers(&[("east", 30), ("north", 9)]), told(&[(30, "east"), (100, "west")]));
+    assert_eq!(servers(&[("west", 0)]), told(&[(100, "east")]));
 }
 
 #[test]

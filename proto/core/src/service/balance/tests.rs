@@ -43,6 +43,7 @@ fn import(clusters: usize) -> Import {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         clusters: (0..clusters).map(cluster).collect(),
+        weights: BTreeMap::new(),
     }
 }
 
@@ -132,6 +133,33 @@ fn weights_count_endpoints_and_none_empties_a_cluster() {
     assert_eq!(parts(&even([0, 300, 100])), [0, 750, 250]);
     let drained = run(&import(3), &endpoints(&counts), &reach([0, 1, 1]), Spread::LocalFirst);
     assert_eq!(parts(&drained), [0, 500, 500]);
+}
+
+#[test]
+fn a_services_own_weights_hold_unless_the_slice_empties_the_cluster() {
+    let counts = [(2, 2), (2, 2), (2, 2)];
+    let weighing = |weights: &[(usize, u16)]| Import {
+        weights: weights.iter().map(|(c, weight)| (cluster(*c), *weight)).collect(),
+        ..import(3)
+    };
+    let slice = BTreeMap::from([
+        (cluster(1), Reach { weight: 300, up: true }),
+        (cluster(2), Reach { weight: 0, up: true }),
+    ]);
+    let parts = |weights: &[(usize, u16)], reach: &BTreeMap<_, _>, spread| {
+        let got = run(&weighing(weights), &endpoints(&counts), reach, spread);
+        [part(&got, 0), part(&got, 1), part(&got, 2)]
+    };
+    let none = BTreeMap::new();
+    assert_eq!(parts(&[(1, 200)], &none, Spread::Even), [250, 500, 250]);
+    assert_eq!(parts(&[(0, 0)], &none, Spread::LocalFirst), [0, 500, 500]);
+    assert_eq!(parts(&[(0, 0), (1, 3), (2, 1)], &none, Spread::LocalFirst), [0, 750, 250]);
+    assert_eq!(parts(&[(1, 5)], &none, Spread::LocalFirst), [1000, 0, 0], "the own ones suffice");
+    assert_eq!(parts(&[], &slice, Spread::Even), [250, 750, 0]);
+    assert_eq!(parts(&[(1, 100), (2, 1000)], &slice, Spread::Even), [500, 500, 0]);
+    let nobody =
+        run(&weighing(&[(0, 0), (1, 0), (2, 0)]), &endpoints(&counts), &none, Spread::Even);
+    assert_eq!(nobody, Balance::default(), "refused, as where the slice gives all of them 0");
 }
 
 #[test]
@@ -289,6 +317,28 @@ proptest! {
                 prop_assert_eq!(got, without);
             }
         }
+    }
+
+    /// What an export says of its cluster does what the slice's saying it does, and 0 of either wins.
+    #[test]
+    fn an_exports_weight_counts_as_if_the_slice_had_said_it(
+        counts in prop::collection::vec((0usize..5, 0usize..5), 1..6),
+        slice in prop::collection::vec(prop::sample::select(vec![0u16, 1, 100, 1000]), 6),
+        own in prop::collection::vec(prop::option::of(0u16..=1000), 6),
+        up in prop::collection::vec(any::<bool>(), 6),
+        even in any::<bool>(),
+    ) {
+        let counts: Vec<_> = counts.into_iter().map(|(a, b)| (a, a + b)).collect();
+        let all = endpoints(&counts);
+        let reach = |weight: &dyn Fn(usize) -> u16| -> BTreeMap<_, _> {
+            (0..6).map(|c| (cluster(c), Reach { weight: weight(c), up: up[c] })).collect()
+        };
+        let spread = if even { Spread::Even } else { Spread::LocalFirst };
+        let said = (0..6).filter_map(|c| Some((cluster(c), own[c]?))).collect();
+        let weighing = Import { weights: said, ..import(counts.len()) };
+        let got = run(&weighing, &all, &reach(&|c| slice[c]), spread);
+        let oracle = |c: usize| if slice[c] == 0 { 0 } else { own[c].unwrap_or(slice[c]) };
+        prop_assert_eq!(got, run(&import(counts.len()), &all, &reach(&oracle), spread));
     }
 
     /// Shares add up, ranges cover everything once, every target is a ready endpoint of a cluster

@@ -22,6 +22,7 @@ fn export(created: i64, ports: &[Port]) -> Export {
         families: BTreeSet::from([Family::V4]),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        weight: None,
     }
 }
 
@@ -44,6 +45,14 @@ fn clusters_that_agree_have_no_conflict() {
     assert_eq!(got.conflicts, []);
     assert_eq!(got.import.ports, [port("http", 80)]);
     assert_eq!(got.import.clusters.len(), 2);
+}
+
+#[test]
+fn every_cluster_speaks_for_the_weight_of_its_own_endpoints() {
+    let weighing = |weight| Export { weight, ..export(1, &[port("http", 80)]) };
+    let got = merged(&[weighing(Some(0)), weighing(None), weighing(Some(300))]);
+    assert_eq!(got.import.weights, BTreeMap::from([(cluster(0), 0), (cluster(2), 300)]));
+    assert_eq!(got.conflicts, [], "to differ is what weights are for");
 }
 
 #[test]

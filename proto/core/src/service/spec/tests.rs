@@ -103,3 +103,21 @@ fn affinity_has_the_bounds_of_kubernetes() {
         assert_eq!(reasons(&with(bad)), ["AffinityTimeout"]);
     }
 }
+
+#[test]
+fn a_weight_is_a_whole_number_or_a_fault_with_the_next_step() {
+    let with = |text: &str| RawExport { weight: Some(text.to_owned()), ..raw(web()) };
+    for (text, weight) in [("0", 0), ("7", 7), ("007", 7), ("1000", 1000)] {
+        assert_eq!(parse(&with(text)).unwrap().weight, Some(weight), "{text}");
+    }
+    assert_eq!(parse(&raw(web())).unwrap().weight, None);
+    for text in ["", " 5", "-1", "+5", "1001", "65541", "50%", "0.5", "\u{661}", "much"] {
+        let faults = parse(&with(text)).unwrap_err();
+        assert_eq!(faults.len(), 1, "{text}");
+        assert_eq!(faults[0].reason, "WeightRange");
+        let told = faults[0].to_string();
+        assert!(told.contains("slicewire.dev/weight") && told.contains("take it away"), "{told}");
+    }
+    let long = parse(&with(&"9".repeat(200_000))).unwrap_err();
+    assert!(long[0].to_string().len() < 400, "a condition has room for it");
+}
