@@ -23,8 +23,20 @@ pub fn machine() -> ProcResult<Duration> {
 /// It has ended.
 pub fn process(pid: u32) -> ProcResult<Duration> {
     let stat = of(pid)?.stat()?;
-    let ticks = stat.utime + stat.stime;
-    Ok(Duration::from_secs_f64(ticks as f64 / ticks_per_second() as f64))
+    Ok(ticks(stat.utime + stat.stime))
+}
+
+/// What the processes had used that this one has started and seen end.
+///
+/// # Errors
+/// There is no `/proc`.
+pub fn ended() -> ProcResult<Duration> {
+    let stat = Process::myself()?.stat()?;
+    Ok(ticks(stat.cutime.saturating_add(stat.cstime).unsigned_abs()))
+}
+
+fn ticks(number: u64) -> Duration {
+    Duration::from_secs_f64(number as f64 / ticks_per_second() as f64)
 }
 
 /// A process's resident size in MB (a million bytes).
@@ -70,6 +82,14 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(60), "time does not count");
         }
         assert!(machine().unwrap() - before.0 >= Duration::from_millis(40));
+    }
+
+    #[test]
+    fn the_work_of_processes_that_have_ended_is_counted() {
+        let before = ended().unwrap();
+        let work = "n=0; while [ $n -lt 300000 ]; do n=$((n + 1)); done";
+        assert!(std::process::Command::new("sh").args(["-c", work]).status().unwrap().success());
+        assert!(ended().unwrap() > before);
     }
 
     #[test]

@@ -25,8 +25,8 @@ struct Told {
     endpoints: BTreeMap<ClusterName, Vec<Endpoint>>,
 }
 
-/// Serves until it is killed; says so when it is ready. As many threads as the daemon has.
-#[tokio::main(worker_threads = 2)]
+/// Serves until it is killed; says so when it is ready. One thread does all of it, as in the daemon.
+#[tokio::main(flavor = "current_thread")]
 pub(crate) async fn serve(services: u32, endpoints: u32, port: u16) -> Result<()> {
     let cluster = ClusterName::parse("east").map_err(|_| anyhow!("no cluster's name"))?;
     let slice = SliceName::parse("blue").map_err(|_| anyhow!("no slice's name"))?;
