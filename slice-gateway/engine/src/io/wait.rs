@@ -1,7 +1,7 @@
 //! Waiting for a descriptor, and being woken.
 
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::{io, thread};
 
 /// Wakes a thread that waits.
 #[derive(Debug)]
@@ -36,17 +36,77 @@ impl Waker {
 
 /// Waits until `fd` can be read or `waker` was used; true in the latter case.
 pub(crate) fn readable(fd: RawFd, waker: &Waker) -> io::Result<bool> {
-    let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut fds = [poll(fd), poll(waker.0.as_raw_fd())];
-    // SAFETY: the pointer and count are those of `fds`.
-    let n = unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
-    if n < 0 {
-        let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
-    }
-    let woken = fds[1].revents != 0;
+    let woken = poll(fd, waker, -1)?.woken;
     if woken {
         waker.clear();
     }
     Ok(woken)
+}
+
+/// Lets others have the processor once; true if `fd` can be read then. Not if `waker` was used,
+/// which it leaves as it is.
+pub(crate) fn readable_after_others(fd: RawFd, waker: &Waker) -> io::Result<bool> {
+    thread::yield_now();
+    let Ready { readable, woken } = poll(fd, waker, 0)?;
+    Ok(readable && !woken)
+}
+
+/// What a thread that waits may go on with.
+struct Ready {
+    readable: bool,
+    woken: bool,
+}
+
+/// Waits for either for so many milliseconds; -1 is for ever. A signal ends it early.
+fn poll(fd: RawFd, waker: &Waker, milliseconds: libc::c_int) -> io::Result<Ready> {
+    let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut fds = [entry(fd), entry(waker.0.as_raw_fd())];
+    // SAFETY: the pointer and count are those of `fds`.
+    if unsafe { libc::poll(fds.as_mut_ptr(), 2, milliseconds) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    let [readable, woken] = fds.map(|entry| entry.revents != 0);
+    Ok(Ready { readable, woken })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    /// A socket that a datagram to itself waits in.
+    fn full() -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.send_to(&[1], socket.local_addr()?)?;
+        Ok(socket)
+    }
+
+    #[test]
+    fn what_is_there_is_not_waited_for() -> io::Result<()> {
+        let (socket, waker) = (full()?, Waker::new()?);
+        assert!(!readable(socket.as_raw_fd(), &waker)?);
+        assert!(readable_after_others(socket.as_raw_fd(), &waker)?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_waited_for() -> io::Result<()> {
+        let (socket, waker) = (UdpSocket::bind("127.0.0.1:0")?, Waker::new()?);
+        assert!(!readable_after_others(socket.as_raw_fd(), &waker)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_flood_does_not_hide_who_wakes() -> io::Result<()> {
+        let (socket, waker) = (full()?, Waker::new()?);
+        waker.wake();
+        assert!(!readable_after_others(socket.as_raw_fd(), &waker)?);
+        assert!(readable(socket.as_raw_fd(), &waker)?);
+        assert!(!readable(socket.as_raw_fd(), &waker)?);
+        Ok(())
+    }
 }

@@ -142,7 +142,10 @@ impl Opening<'_> {
         }
         let out = self.join.landing(message.len().max(MIN_BUFFER));
         match self.shared.device.receive(self.tables, from, message, out, self.now) {
-            Ok(Received::Packet(len)) => self.join.commit(len, &mut Device(self.shared)),
+            Ok(Received::Packet(len)) => {
+                self.shared.flow_in.observe(flow_hash(&out[..len]));
+                self.join.commit(len, &mut Device(self.shared));
+            }
             // Data is not answered.
             Ok(Received::Reply(..) | Received::Nothing) | Err(_) => self.join.abandon(),
         }

@@ -3,6 +3,7 @@
 mod batch;
 mod handshakes;
 mod inbound;
+mod lone;
 mod outbound;
 mod pressure;
 mod waiting;
@@ -25,6 +26,7 @@ use crate::io::udp::{Train, Udp};
 use crate::io::wait::Waker;
 use crate::key::PublicKey;
 use crate::uapi;
+use lone::Lone;
 use worker::Role;
 
 /// How often peers' timers are looked at.
@@ -116,6 +118,9 @@ pub(crate) struct Shared {
     tun: Tun,
     udp: RwLock<Arc<Udp>>,
     handshakes: handshakes::Handshakes,
+    /// What comes from the socket, and what from the device.
+    flow_in: Lone,
+    flow_out: Lone,
     /// The device's MTU, looked up now and then: others may change it.
     mtu: AtomicUsize,
     /// By queue of the device.
@@ -144,6 +149,8 @@ impl Shared {
             config: Mutex::default(),
             udp: RwLock::new(Arc::new(udp)),
             handshakes: handshakes::Handshakes::default(),
+            flow_in: Lone::default(),
+            flow_out: Lone::default(),
             mtu: AtomicUsize::new(mtu),
             queue_depths: (0..tun.queues()).map(|_| AtomicUsize::new(0)).collect(),
             workers: workers.map_err(EngineError::Threads)?,
@@ -167,6 +174,11 @@ impl Shared {
         if let Ok(mtu) = self.tun.mtu() {
             self.mtu.store(mtu, Ordering::Relaxed);
         }
+    }
+
+    /// True if all that has passed for a while was one flow in each direction.
+    fn has_one_flow(&self) -> bool {
+        self.flow_in.is_certain() && self.flow_out.is_certain()
     }
 
     pub(crate) fn stopped(&self) -> bool {

@@ -105,11 +105,15 @@ impl Round<'_> {
     fn read(&mut self, waiting: &mut Waiting) -> bool {
         for _ in 0..READS {
             match self.shared.tun.read(self.queue, waiting.room()) {
-                Ok((hdr, range)) => match waiting.take(hdr, range.clone()) {
-                    Turn::Now => self.encrypt(&hdr, waiting.current(range)),
-                    Turn::Later => {}
-                    Turn::Never(packets) => self.drop(Drop::QueueFull, packets),
-                },
+                Ok((hdr, range)) => {
+                    let flow = waiting.flow(range.clone());
+                    self.shared.flow_out.observe(flow);
+                    match waiting.take(hdr, range.clone(), flow) {
+                        Turn::Now => self.encrypt(&hdr, waiting.current(range)),
+                        Turn::Later => {}
+                        Turn::Never(packets) => self.drop(Drop::QueueFull, packets),
+                    }
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
                     if e.raw_os_error() == Some(libc::EBADFD) {

@@ -70,10 +70,14 @@ impl Waiting {
         &mut self.current
     }
 
-    /// Decides about the packet that has been read.
-    pub(super) fn take(&mut self, hdr: VnetHdr, range: Range<usize>) -> Turn {
+    /// The flow of the packet that has been read.
+    pub(super) fn flow(&self, range: Range<usize>) -> u8 {
+        flow_hash(&self.current[range])
+    }
+
+    /// Decides about that packet.
+    pub(super) fn take(&mut self, hdr: VnetHdr, range: Range<usize>, flow: u8) -> Turn {
         let packet = &self.current[range.clone()];
-        let flow = flow_hash(packet);
         let single = hdr.gso_type == vnet::GSO_NONE;
         if single && self.flows[usize::from(flow)] == 0 {
             return Turn::Now;
@@ -123,7 +127,11 @@ mod tests {
     fn offer(waiting: &mut Waiting, flow: u8, gso_type: u8) -> Turn {
         let packet = packet(flow);
         waiting.room()[..28].copy_from_slice(&packet);
-        waiting.take(VnetHdr { gso_type, gso_size: 7, ..VnetHdr::default() }, 0..28)
+        waiting.take(
+            VnetHdr { gso_type, gso_size: 7, ..VnetHdr::default() },
+            0..28,
+            flow_hash(&packet),
+        )
     }
 
     fn next_flow(waiting: &mut Waiting) -> Option<u8> {

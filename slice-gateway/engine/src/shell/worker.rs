@@ -81,7 +81,12 @@ fn read_socket(shared: &Shared, waker: &Waker) -> io::Result<()> {
             // The socket may have been replaced.
             inbound.renew();
         }
-        while !shared.stopped() && inbound.step() {}
+        // A flow that is alone does not interrupt what works for it: see `lone`.
+        while !shared.stopped()
+            && (inbound.step()
+                || shared.has_one_flow() && wait::readable_after_others(inbound.fd(), waker)?)
+        {
+        }
     }
     Ok(())
 }
