@@ -67,6 +67,7 @@ impl ServiceShape {
             labels: import.labels.clone(),
             annotations: import.annotations.clone(),
             weight: None,
+            no_weight: None,
         })
     }
 
@@ -104,7 +105,12 @@ impl ReportedService {
     /// # Errors
     /// Every fault.
     pub fn export(&self) -> Result<Export, Vec<Violation>> {
-        spec::parse(&self.shape.raw(self.created, self.weight))
+        let export = spec::parse(&self.shape.raw(self.created, self.weight))?;
+        // Clusters send numbers that they have checked themselves.
+        match export.no_weight {
+            Some(fault) => Err(vec![fault]),
+            None => Ok(export),
+        }
     }
 
     /// The pods behind it that can be believed, of a cluster that holds `pools`, and why others

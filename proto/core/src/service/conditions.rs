@@ -80,6 +80,10 @@ fn judgement(kind: &'static str, status: Status, reason: &str, message: &str) ->
 
 fn valid(export: Result<&Export, &[Violation]>) -> Judgement {
     match export {
+        Ok(Export { no_weight: Some(fault), .. }) => {
+            let message = format!("the Service can be exported, with the slice's weight: {fault}");
+            judgement("Valid", Status::True, fault.reason, &message)
+        }
         Ok(Export { weight: None, .. }) => {
             judgement("Valid", Status::True, "Valid", "the Service can be exported")
         }

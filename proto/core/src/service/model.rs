@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::name::ClusterName;
 use crate::prefix::Family;
+use crate::violation::Violation;
 
 /// A Service's namespace and name: the same ones mean the same service in every cluster of a slice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +149,9 @@ pub struct Export {
     /// How much each of the cluster's endpoints counts, where the export says it, instead of what the
     /// slice says of the cluster; 0 sends nobody there.
     pub weight: Option<u16>,
+    /// Why what the export says of the weight cannot be: then the slice's word counts, and the service
+    /// stays where it is.
+    pub no_weight: Option<Violation>,
 }
 
 /// A service as every cluster of the slice imports it.

@@ -79,7 +79,7 @@ pub fn parse(raw: &RawExport) -> Result<Export, Vec<Violation>> {
     let mut faults = Vec::new();
     metadata("spec.exportedLabels", &raw.labels, &mut faults);
     metadata("spec.exportedAnnotations", &raw.annotations, &mut faults);
-    let weight = weight(raw.weight.as_deref(), &mut faults);
+    let weight = raw.weight.as_deref().map(weight).transpose();
     let Some(service) = &raw.service else {
         let help = "there is no Service of this name in this namespace; create it, or delete the ServiceExport";
         faults.insert(0, Violation::new("metadata.name", "", "NoService", help));
@@ -96,7 +96,8 @@ pub fn parse(raw: &RawExport) -> Result<Export, Vec<Violation>> {
         families: families(service, &mut faults),
         labels: raw.labels.clone(),
         annotations: raw.annotations.clone(),
-        weight,
+        no_weight: weight.as_ref().err().cloned(),
+        weight: weight.unwrap_or_default(),
     };
     if export.distribution.as_ref().is_some_and(|d| d.len() > 63) {
         let value = export.distribution.clone().unwrap_or_default();
@@ -107,19 +108,17 @@ pub fn parse(raw: &RawExport) -> Result<Export, Vec<Violation>> {
 }
 
 /// Digits and nothing else: no sign, no spaces, no per cent.
-fn weight(text: Option<&str>, faults: &mut Vec<Violation>) -> Option<u16> {
-    let text = text?;
+fn weight(text: &str) -> Result<u16, Violation> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let number = text.parse().ok().filter(|number| digits && *number <= MAX_WEIGHT);
-    if number.is_none() {
+    number.ok_or_else(|| {
         // Annotations may be as long as an object.
         let told: String = text.chars().take(64).collect();
         let help = format!(
             "must be a whole number from 0 to {MAX_WEIGHT}; mend the annotation of the ServiceExport, or take it away"
         );
-        faults.push(Violation::new(WEIGHT_FIELD, told, "WeightRange", help));
-    }
-    number
+        Violation::new(WEIGHT_FIELD, told, "WeightRange", help)
+    })
 }
 
 fn kind(service: &RawService, faults: &mut Vec<Violation>) -> Kind {

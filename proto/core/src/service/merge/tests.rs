@@ -23,6 +23,7 @@ fn export(created: i64, ports: &[Port]) -> Export {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         weight: None,
+        no_weight: None,
     }
 }
 

@@ -110,14 +110,17 @@ fn a_weight_is_a_whole_number_or_a_fault_with_the_next_step() {
     for (text, weight) in [("0", 0), ("7", 7), ("007", 7), ("1000", 1000)] {
         assert_eq!(parse(&with(text)).unwrap().weight, Some(weight), "{text}");
     }
-    assert_eq!(parse(&raw(web())).unwrap().weight, None);
+    let plain = parse(&raw(web())).unwrap();
+    assert_eq!((plain.weight, plain.no_weight), (None, None));
     for text in ["", " 5", "-1", "+5", "1001", "65541", "50%", "0.5", "\u{661}", "much"] {
-        let faults = parse(&with(text)).unwrap_err();
-        assert_eq!(faults.len(), 1, "{text}");
-        assert_eq!(faults[0].reason, "WeightRange");
-        let told = faults[0].to_string();
+        // What is exported already is not taken away for it.
+        let export = parse(&with(text)).unwrap();
+        assert_eq!(export.weight, None, "{text}");
+        let fault = export.no_weight.unwrap();
+        assert_eq!(fault.reason, "WeightRange");
+        let told = fault.to_string();
         assert!(told.contains("slicewire.dev/weight") && told.contains("take it away"), "{told}");
     }
-    let long = parse(&with(&"9".repeat(200_000))).unwrap_err();
-    assert!(long[0].to_string().len() < 400, "a condition has room for it");
+    let long = parse(&with(&"9".repeat(200_000))).unwrap().no_weight.unwrap();
+    assert!(long.to_string().len() < 400, "a condition has room for it");
 }
