@@ -37,15 +37,44 @@ pub fn create(path: &str) -> Result<()> {
 
 /// Moves the calling process into a machine's cgroup.
 pub fn join(path: &str) -> Result<()> {
+    // Whoever writes it is process 0.
+    enter(path, 0)
+}
+
+/// Moves a process with all its threads into a cgroup.
+pub fn enter(path: &str, pid: u32) -> Result<()> {
     for hierarchy in hierarchies()? {
         let mut directory = hierarchy.join(path);
         if is_v2(&hierarchy) {
             directory.push(LEAF);
         }
-        fs::write(directory.join("cgroup.procs"), "0")
+        fs::write(directory.join("cgroup.procs"), pid.to_string())
             .with_context(|| format!("cannot join {}", directory.display()))?;
     }
     Ok(())
+}
+
+/// Gives a cgroup so many processors, parts of one included, and no more; `None` lifts the limit.
+pub fn limit(path: &str, processors: Option<f64>) -> Result<()> {
+    // Short, so that it is never without for long.
+    let period = 2_000;
+    let quota = processors.map(|processors| (processors * f64::from(period)).round());
+    for hierarchy in hierarchies()? {
+        let directory = hierarchy.join(path);
+        let write = |file: &str, text: String| {
+            fs::write(directory.join(file), text)
+                .with_context(|| format!("cannot write {file} in {}", directory.display()))
+        };
+        let text = |none: &str| quota.map_or(none.to_owned(), |quota| quota.to_string());
+        if directory.join("cpu.max").exists() {
+            return write("cpu.max", format!("{} {period}", text("max")));
+        }
+        if directory.join("cpu.cfs_quota_us").exists() {
+            write("cpu.cfs_period_us", period.to_string())?;
+            return write("cpu.cfs_quota_us", text("-1"));
+        }
+    }
+    bail!("this kernel limits no cgroup's processor time (CONFIG_CFS_BANDWIDTH)")
 }
 
 /// Every process in a cgroup and those below it, in any hierarchy.

@@ -2,8 +2,9 @@
 //!
 //! Both answer for the same services: ours as the daemon does, from what a node is told of them;
 //! CoreDNS by its `kubernetes` plugin from an API server that has them, with its cache. Questions per
-//! second as many as there can be, latencies at a fixed rate, and memory afterwards. The limit for a
-//! single client, which a benchmark is, is taken off ours; everything else is as the daemon has it.
+//! second as many as there can be, first with all processors for both the server and who asks, then with
+//! half a one for the server; latencies at a fixed rate, and memory afterwards. The limit for a single
+//! client, which a benchmark is, is taken off ours; everything else is as the daemon has it.
 //!
 //! Needs root, `dnsperf`, and builds CoreDNS and Kubernetes as the testbed does. Everything runs in a
 //! network namespace of this process's own, which ends with it.
@@ -34,6 +35,9 @@ const ASKER: &str = "processor time of a question, the asker's, as many as there
 const P50: &str = "answer at 10,000 questions a second, median";
 const P99: &str = "answer at 10,000 questions a second, 99th percentile";
 const MEMORY: &str = "resident memory after that";
+const LIMITED: &str = "questions a second with half a processor";
+/// So many processors a server has then: so few that it never waits for who asks.
+const LIMIT: f64 = 0.5;
 /// Questions a second at which latencies are measured.
 const RATE: u32 = 10_000;
 
@@ -130,6 +134,10 @@ fn once(load: &load::Load<'_>, server: &Server, runs: &mut Runs) {
         }
         Err(error) => runs.fail(MAXIMUM, server.name, format!("{error:#}")),
     }
+    match server.limited(LIMIT, || load.maximum(server.port)) {
+        Ok((rate, _)) => runs.push(LIMITED, server.name, rate),
+        Err(error) => runs.fail(LIMITED, server.name, format!("{error:#}")),
+    }
     match load.latencies(server.port, RATE) {
         Ok([median, late]) => {
             runs.push(P50, server.name, median);
@@ -158,6 +166,7 @@ fn maximum(load: &load::Load<'_>, server: &Server) -> Result<Most> {
 fn tell(runs: &Runs, report: &mut Report) {
     let rows = [
         (MAXIMUM, "1/s", Better::Higher, Some(3.0)),
+        (LIMITED, "1/s", Better::Higher, Some(3.0)),
         (PROCESSOR, "us", Better::Lower, Some(3.0)),
         (ASKER, "us", Better::Lower, None),
         (P50, "us", Better::Lower, Some(1.0)),

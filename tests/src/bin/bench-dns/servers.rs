@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use slicewire_bench_report::used;
 use slicewire_testbed::build::Toolset;
+use slicewire_testbed::cgroup;
 
 use crate::names::{Number, ZONE};
 
@@ -20,6 +21,25 @@ pub(crate) const COREDNS: &str = "CoreDNS";
 
 /// A process that ends with the value.
 pub(crate) struct Process(Child);
+
+/// A cgroup that ends with the value, and whoever is in it.
+struct Group(String);
+
+impl Group {
+    fn new(name: &str, member: &Process) -> Result<Self> {
+        let group = Self(format!("slicewire-bench-dns-{}/{name}", std::process::id()));
+        cgroup::create(&group.0)?;
+        cgroup::enter(&group.0, member.0.id())?;
+        Ok(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What stays is empty and in nobody's way.
+        cgroup::destroy(&self.0).ok();
+    }
+}
 
 impl Process {
     /// Starts a command; what it says goes to a file.
@@ -45,6 +65,7 @@ pub(crate) struct Server {
     /// Where it answers.
     pub(crate) port: u16,
     process: Process,
+    group: Group,
 }
 
 impl Server {
@@ -55,7 +76,8 @@ impl Server {
         command.args(["--services", &services.to_string()]);
         command.args(["--endpoints", &endpoints.to_string(), "serve", &port.to_string()]);
         let process = Process::start(command, &File::create("/dev/null")?)?;
-        Ok(Self { name: OURS, port, process })
+        let group = Group::new("ours", &process)?;
+        Ok(Self { name: OURS, port, process, group })
     }
 
     /// CoreDNS, as clusters have it.
@@ -73,7 +95,8 @@ impl Server {
         let mut command = Command::new(tools.program("coredns"));
         command.arg("-conf").arg(&corefile);
         let process = Process::start(command, &File::create(directory.join("coredns.log"))?)?;
-        Ok(Self { name: COREDNS, port, process })
+        let group = Group::new("coredns", &process)?;
+        Ok(Self { name: COREDNS, port, process, group })
     }
 
     /// Waits until it answers for the last service.
@@ -103,6 +126,14 @@ impl Server {
     /// The processor time that it has used, the kernel's for its sockets included.
     pub(crate) fn used(&self) -> Result<Duration> {
         Ok(used::process(self.process.0.id())?)
+    }
+
+    /// Runs `act` while it has so many processors and no more.
+    pub(crate) fn limited<T>(&self, processors: f64, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        cgroup::limit(&self.group.0, Some(processors))?;
+        let done = act();
+        cgroup::limit(&self.group.0, None)?;
+        done
     }
 
     /// Its resident size in MB.
