@@ -27,7 +27,7 @@ const MTU: u32 = 1420;
 const PORTS: [u16; 2] = [51900, 51901];
 /// Devices of even and of odd generations.
 const DEVICES: [&str; 2] = ["swwg0", "swwg1"];
-/// As many of them, one every millisecond, make a series.
+/// So many pings, at most one every millisecond, make a series.
 const SERIES: u32 = 2000;
 
 /// A gateway of a slice's cluster, with its plan and its keys in files.
@@ -181,7 +181,7 @@ fn the_kernels_device_changes_its_keys_under_traffic() -> Result<()> {
             let mut last = false;
             while !last {
                 last = done.load(Ordering::Relaxed);
-                let some = ping(west.host, east.inner, Pings::many(SERIES, 1).regardless())?;
+                let some = ping(west.host, east.inner, Pings::many(SERIES, 1))?;
                 all.sent += some.sent;
                 all.received += some.received;
                 all.duplicates += some.duplicates;
