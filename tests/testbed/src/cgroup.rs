@@ -1,4 +1,4 @@
-//! The machines' cgroups, in version 1 and version 2 hierarchies.
+//! The machines' cgroups, and others' for a time, in version 1 and version 2 hierarchies.
 //!
 //! Every process of a machine is in the machine's cgroup, which is how it is
 //! found again even when all other traces of the testbed are lost.
@@ -17,7 +17,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// The leaf that daemons are in: version 2 allows no processes beside groups.
 const LEAF: &str = "system";
 
-/// Makes a cgroup for a machine in every hierarchy.
+/// Makes a cgroup in every hierarchy.
 pub fn create(path: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let mut directory = hierarchy.clone();
@@ -25,11 +25,28 @@ pub fn create(path: &str) -> Result<()> {
             delegate(&directory)?;
             directory.push(part);
             make(&directory)?;
-            weigh(&directory)?;
         }
         if is_v2(&hierarchy) {
             delegate(&directory)?;
             make(&directory.join(LEAF))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets a machine's cgroup, and those above it, count as many tasks: without this, all machines
+/// together would get no more time than a single process of, say, a compiler beside them.
+pub fn weigh(path: &str) -> Result<()> {
+    for hierarchy in hierarchies()? {
+        let groups = Path::new(path).ancestors().filter(|group| !group.as_os_str().is_empty());
+        for group in groups {
+            for (file, weight) in [("cpu.shares", "16384"), ("cpu.weight", "1600")] {
+                let file = hierarchy.join(group).join(file);
+                if file.exists() {
+                    fs::write(&file, weight)
+                        .with_context(|| format!("cannot set {}", file.display()))?;
+                }
+            }
         }
     }
     Ok(())
@@ -170,18 +187,6 @@ fn make(directory: &Path) -> Result<()> {
         let (own, above) = (directory.join(file), directory.with_file_name(file));
         if own.exists() && !is_v2(directory) {
             fs::write(own, fs::read(above)?)?;
-        }
-    }
-    Ok(())
-}
-
-/// Lets a group count as many tasks: without this, all machines together would
-/// get no more time than a single process of, say, a compiler beside them.
-fn weigh(directory: &Path) -> Result<()> {
-    for (file, weight) in [("cpu.shares", "16384"), ("cpu.weight", "1600")] {
-        let path = directory.join(file);
-        if path.exists() {
-            fs::write(&path, weight).with_context(|| format!("cannot set {}", path.display()))?;
         }
     }
     Ok(())

@@ -31,7 +31,9 @@ pub fn on(testbed: &Testbed, machine: &Machine) -> Result<()> {
     off(testbed, machine)?;
     let cluster = testbed.cluster(&machine.cluster)?;
     write_files(testbed, cluster, machine)?;
-    cgroup::create(&testbed.machine_cgroup(machine))?;
+    let group = testbed.machine_cgroup(machine);
+    cgroup::create(&group)?;
+    cgroup::weigh(&group)?;
     start(testbed, machine).with_context(|| {
         let log = testbed.paths.machine(&machine.name).join("log/init.log");
         let said = fs::read_to_string(log).unwrap_or_default();
